@@ -1,0 +1,1 @@
+//! Buffers, clock, timer wheel, tries, address sets, regular expressions: what every rank stands on.

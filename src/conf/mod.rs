@@ -1,0 +1,1 @@
+//! nginx.conf: text to a tree with spans, directive tables, values, diagnostics.

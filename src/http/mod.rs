@@ -1,0 +1,1 @@
+//! The request engine: a frozen site, and an exchange as a state machine that does no I/O.

@@ -1,0 +1,3 @@
+//! The `thalweg` command: arguments, then one call into `process`.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! One form of HTTP messages for every protocol version.

@@ -1,0 +1,1 @@
+//! The command line's back end: master, signals, reload, binary upgrade.

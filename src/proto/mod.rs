@@ -1,0 +1,1 @@
+//! Wire machines without I/O: bytes in, events out, commands in, bytes out.

@@ -1,0 +1,1 @@
+//! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
