@@ -1,1 +1,19 @@
 //! One form of HTTP messages for every protocol version.
+//!
+//! Wire machines (`proto/`) fill and read these types; nothing above `proto/` asks which version a message came in.
+//! A head keeps all its text in one recycled buffer and names pieces of it by [`Span`], so that a request served
+//! on a warm connection allocates nothing.
+
+mod field_name;
+mod fields;
+mod method;
+mod request;
+mod response;
+mod status;
+
+pub use field_name::FieldName;
+pub use fields::{Field, Fields, Span};
+pub use method::Method;
+pub use request::{RequestFraming, RequestHead, Version};
+pub use response::{ResponseFraming, ResponseHead};
+pub use status::Status;
