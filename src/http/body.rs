@@ -1,0 +1,48 @@
+//! Response bodies.
+
+use super::file::FileHandle;
+
+/// A response body, pulled piece by piece while the output has room.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Bytes of the program.
+    Static(&'static [u8]),
+    /// Bytes made for this response.
+    Bytes(Vec<u8>),
+    /// A range of a file: from its content in memory if it is there, else by `sendfile`.
+    File(FileRange),
+    /// Several pieces one after the other (multiple ranges); sent from the back of the list, which is reversed.
+    Pieces(Vec<Body>),
+}
+
+/// A range of an open file.
+#[derive(Clone, Debug)]
+pub struct FileRange {
+    /// The file.
+    pub file: FileHandle,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes.
+    pub length: u64,
+}
+
+impl Body {
+    /// How many bytes it has left.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Static(bytes) => bytes.len() as u64,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File(range) => range.length,
+            Body::Pieces(pieces) => pieces.iter().map(Body::len).sum(),
+        }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,150 @@
+//! The frozen configuration, compiled for look-up: what requests read.
+
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::conf::listen::Listen;
+use crate::conf::log_target::LogTarget;
+use crate::conf::main_settings::MainSettings;
+
+use super::access_log::AccessSink;
+use super::location_tree::LocationTree;
+use super::modules::LocationSettings;
+use super::server_names::ServerNames;
+use super::variables::Variables;
+
+/// Position of a server in [`Site::servers`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ServerId(pub u32);
+
+/// Position of a location in [`Site::locations`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LocationId(pub u32);
+
+/// Position of an address in [`Site::addresses`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct AddressId(pub u32);
+
+/// Everything that a configuration says, immutable, shared by all workers.
+pub struct Site {
+    /// Settings of the main and events contexts.
+    pub main: MainSettings,
+    /// Every `listen`, in order of appearance.
+    pub listens: Vec<Listen>,
+    /// Every listening address with its servers.
+    pub addresses: Vec<Address>,
+    /// Every `server` block.
+    pub servers: Vec<Server>,
+    /// Every scope that a request can be in: each server's own settings, its locations, their `if` blocks.
+    pub locations: Vec<Location>,
+    /// Every variable that the configuration mentions.
+    pub variables: Variables,
+    /// Log targets named by settings; equal ones stand once.
+    pub log_targets: Vec<LogTarget>,
+    /// Access log files with their buffering, in the order of their numbers.
+    pub access_sinks: Vec<AccessSink>,
+}
+
+/// One address of `listen` and the servers behind it.
+pub struct Address {
+    /// Position in [`Site::listens`] of the `listen` that set the options.
+    pub listen: usize,
+    /// The server for requests that name none of the others.
+    pub default_server: ServerId,
+    /// Servers by name; absent if the default server is the only one and its names have no captures to set.
+    pub names: Option<ServerNames<ServerId>>,
+}
+
+/// One `server` block.
+pub struct Server {
+    /// The scope of the server's own settings.
+    pub root: LocationId,
+    /// The first `server_name` (`$server_name`).
+    pub name: Box<[u8]>,
+    /// Its locations.
+    pub locations: LocationTree<LocationId>,
+    /// Its `@named` locations.
+    pub named: HashMap<Box<[u8]>, LocationId>,
+}
+
+/// What kind of scope a [`Location`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocationKind {
+    /// A server's own settings: no location matched.
+    Server,
+    /// A prefix location, `^~` included.
+    Prefix,
+    /// `=`
+    Exact,
+    /// `~` and `~*`
+    Regex,
+    /// `@name`
+    Named,
+}
+
+/// A scope that a request can be in.
+pub struct Location {
+    /// Its settings.
+    pub settings: LocationSettings,
+    /// The location's name as written; of an `if` block, that of the location around it.
+    pub name: Box<[u8]>,
+    /// The kind; of an `if` block, that of the location around it.
+    pub kind: LocationKind,
+    /// The server that it belongs to.
+    pub server: ServerId,
+    /// The scope of `limit_except` with the methods that it spares.
+    pub limit_except: Option<LimitExcept>,
+}
+
+/// `limit_except`: other methods than these are in another scope.
+#[derive(Clone, Debug)]
+pub struct LimitExcept {
+    /// One bit per [`crate::message::Method`], by its number.
+    pub spared: u32,
+    /// Scope for all other methods.
+    pub location: LocationId,
+}
+
+/// A worker's handle on a site. Cloning it touches no memory that other workers write, so that a request can hold the
+/// site that it started with at no cost.
+#[derive(Clone)]
+pub struct SiteHandle(Rc<Arc<Site>>);
+
+impl SiteHandle {
+    /// A handle for one worker.
+    pub fn new(site: Arc<Site>) -> SiteHandle {
+        SiteHandle(Rc::new(site))
+    }
+
+    /// Whether two handles are on the same site.
+    pub fn is_same(&self, other: &SiteHandle) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for SiteHandle {
+    type Target = Site;
+
+    fn deref(&self) -> &Site {
+        &self.0
+    }
+}
+
+impl Site {
+    /// A server.
+    pub fn server(&self, id: ServerId) -> &Server {
+        &self.servers[id.0 as usize]
+    }
+
+    /// A scope.
+    pub fn location(&self, id: LocationId) -> &Location {
+        &self.locations[id.0 as usize]
+    }
+
+    /// A scope's settings.
+    pub fn settings(&self, id: LocationId) -> &LocationSettings {
+        &self.locations[id.0 as usize].settings
+    }
+}
