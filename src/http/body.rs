@@ -1,6 +1,6 @@
 //! Response bodies.
 
-use super::file::FileHandle;
+use super::file::FileRange;
 
 /// A response body, pulled piece by piece while the output has room.
 #[derive(Debug, Default)]
@@ -16,17 +16,6 @@ pub enum Body {
     File(FileRange),
     /// Several pieces one after the other (multiple ranges); sent from the back of the list, which is reversed.
     Pieces(Vec<Body>),
-}
-
-/// A range of an open file.
-#[derive(Clone, Debug)]
-pub struct FileRange {
-    /// The file.
-    pub file: FileHandle,
-    /// First byte.
-    pub offset: u64,
-    /// Bytes.
-    pub length: u64,
 }
 
 impl Body {

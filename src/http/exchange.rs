@@ -12,6 +12,7 @@ use crate::message::{RequestHead, ResponseHead, Status, Version};
 
 use super::body::Body;
 use super::context::{Context, Env};
+use super::file::Symlinks;
 use super::flow::{Answer, Step};
 use super::modules::rewrite;
 use super::modules::try_files;
@@ -139,6 +140,8 @@ pub struct Exchange {
     pub path: Vec<u8>,
     /// How many bytes of `path` are the configured root.
     pub root_length: u32,
+    /// Which symbolic links in `path` are refused.
+    pub symlinks: Symlinks,
     /// The request body, where one was read.
     pub request_body: RequestBody,
     /// The status that `error_page` keeps or sets; wins over the handler's.
@@ -200,6 +203,7 @@ impl Exchange {
             capture_subject: Vec::new(),
             path: Vec::new(),
             root_length: 0,
+            symlinks: Symlinks::Follow,
             request_body: RequestBody::Unread,
             error_status: None,
             in_error_page: false,
@@ -243,6 +247,7 @@ impl Exchange {
         self.capture_subject.clear();
         self.path.clear();
         self.root_length = 0;
+        self.symlinks = Symlinks::Follow;
         self.request_body = RequestBody::Unread;
         self.error_status = None;
         self.in_error_page = false;

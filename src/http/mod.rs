@@ -13,6 +13,7 @@ pub mod file;
 pub mod filters;
 pub mod flow;
 pub mod location_tree;
+pub mod mime;
 pub mod modules;
 pub mod paths;
 pub mod phases;
