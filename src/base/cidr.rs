@@ -177,8 +177,21 @@ mod tests {
     #[test]
     fn what_nginx_refuses_is_refused() {
         for text in [
-            "", "foo", "10.0.0/8", "0/0", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.0/255.0.0.0",
-            "::/129", "1.2.3.4/-1", "10.0.0.256", "All", "unix", "/8", "[::1]",
+            "",
+            "foo",
+            "10.0.0/8",
+            "0/0",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0.0/255.0.0.0",
+            "::/129",
+            "1.2.3.4/-1",
+            "10.0.0.256",
+            "All",
+            "unix",
+            "/8",
+            "[::1]",
         ] {
             assert_eq!(Cidr::parse(text), None, "{text}");
         }
@@ -197,8 +210,12 @@ mod tests {
 
     #[test]
     fn the_first_block_that_holds_the_peer_decides() {
-        let list =
-            list(&[("192.168.1.1", false), ("192.168.1.0/24", true), ("2001:db8::/32", true), ("all", false)]);
+        let list = list(&[
+            ("192.168.1.1", false),
+            ("192.168.1.0/24", true),
+            ("2001:db8::/32", true),
+            ("all", false),
+        ]);
         assert_eq!(list.find(ip("192.168.1.1")), Some(false));
         assert_eq!(list.find(ip("192.168.1.2")), Some(true));
         assert_eq!(list.find(ip("192.168.2.2")), Some(false));

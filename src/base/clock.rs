@@ -116,7 +116,8 @@ pub fn parse_http_date(text: &[u8]) -> Option<i64> {
     let is_asctime = text[name_end] == b' ';
     let rest = text[name_end + 1..].trim_ascii_start();
     let civil = if is_asctime { parse_asctime(rest)? } else { parse_day_first(rest)? };
-    let is_leap = civil.year.is_multiple_of(4) && (!civil.year.is_multiple_of(100) || civil.year.is_multiple_of(400));
+    let is_leap =
+        civil.year.is_multiple_of(4) && (!civil.year.is_multiple_of(100) || civil.year.is_multiple_of(400));
     let month_days = match civil.month {
         2 => 28 + u32::from(is_leap),
         4 | 6 | 9 | 11 => 30,
@@ -165,7 +166,12 @@ fn parse_asctime(text: &[u8]) -> Option<Civil> {
 /// Adds `HH:MM:SS` at the start of `text` to a date.
 fn parse_time(date: Civil, text: &[u8]) -> Option<Civil> {
     let [_, _, b':', _, _, b':', _, _, ..] = text else { return None };
-    Some(Civil { hour: number(&text[..2])?, minute: number(&text[3..5])?, second: number(&text[6..8])?, ..date })
+    Some(Civil {
+        hour: number(&text[..2])?,
+        minute: number(&text[3..5])?,
+        second: number(&text[6..8])?,
+        ..date
+    })
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
@@ -240,7 +246,8 @@ impl RenderedDates {
         let offset = offset_secs(&self.zone, self.secs);
         let civil = Civil::from_secs(self.secs.saturating_add(offset));
 
-        for (out, slots) in [(&mut self.error_log[..], [0, 5, 8, 11]), (&mut self.iso8601[..], [0, 5, 8, 11])] {
+        for (out, slots) in [(&mut self.error_log[..], [0, 5, 8, 11]), (&mut self.iso8601[..], [0, 5, 8, 11])]
+        {
             write_two(&mut out[slots[0]..], civil.year / 100);
             write_two(&mut out[slots[0] + 2..], civil.year);
             write_two(&mut out[slots[1]..], civil.month);
@@ -301,11 +308,24 @@ mod tests {
     #[test]
     fn what_is_no_date_is_refused() {
         for text in [
-            "", "0", "Sun,", "Sun, 06 Nov 1994", "Sun, 06 Nov 1994 08:49:3", "Sun, 6 Nov 1994 08:49:37 GMT",
-            "Sun, 06 nov 1994 08:49:37 GMT", "Sun, 32 Jan 1994 08:49:37 GMT", "Sun, 29 Feb 2023 08:49:37 GMT",
-            "Sun, 06 Nov 1994 24:00:00 GMT", "Sun, 06 Nov 1994 08:60:37 GMT", "Sun, 06 Nov 1994 08:49:60 GMT",
-            "Sun, 06 Nov-1994 08:49:37 GMT", "Sun, 00 Jan 1994 08:49:37 GMT", "Sun Nov  6 08:49:37 94",
-            "Sun, 06 Nov 1969 08:49:37 GMT", "Sun, 06.Nov.1994 08:49:37 GMT", "Sun, -1 Nov 1994 08:49:37 GMT",
+            "",
+            "0",
+            "Sun,",
+            "Sun, 06 Nov 1994",
+            "Sun, 06 Nov 1994 08:49:3",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 nov 1994 08:49:37 GMT",
+            "Sun, 32 Jan 1994 08:49:37 GMT",
+            "Sun, 29 Feb 2023 08:49:37 GMT",
+            "Sun, 06 Nov 1994 24:00:00 GMT",
+            "Sun, 06 Nov 1994 08:60:37 GMT",
+            "Sun, 06 Nov 1994 08:49:60 GMT",
+            "Sun, 06 Nov-1994 08:49:37 GMT",
+            "Sun, 00 Jan 1994 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 94",
+            "Sun, 06 Nov 1969 08:49:37 GMT",
+            "Sun, 06.Nov.1994 08:49:37 GMT",
+            "Sun, -1 Nov 1994 08:49:37 GMT",
         ] {
             assert_eq!(parse_http_date(text.as_bytes()), None, "{text}");
         }

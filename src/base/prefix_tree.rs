@@ -57,7 +57,8 @@ impl<V> Default for PrefixTree<V> {
 impl<V> PrefixTree<V> {
     /// A tree of `entries`, in any order. Of equal keys the later one in `entries` is the duplicate.
     pub fn build<K: AsRef<[u8]>>(entries: Vec<(K, V)>) -> Result<PrefixTree<V>, BuildError<V>> {
-        let mut keys: Vec<(K, Option<V>)> = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        let mut keys: Vec<(K, Option<V>)> =
+            entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
         keys.sort_by(|left, right| left.0.as_ref().cmp(right.0.as_ref()));
         for at in 0..keys.len() {
             let key = keys[at].0.as_ref();
@@ -211,8 +212,12 @@ pub fn law_tree_finds_like_a_list(keys: &[Vec<u8>], probe: &[u8]) {
     let Ok(tree) = PrefixTree::build(entries) else { panic!("distinct keys make a tree") };
     let mut found = Vec::new();
     let end = tree.descend(probe, |len, at| found.push((len, *at)));
-    let mut expected: Vec<_> =
-        keys.iter().enumerate().filter(|(_, key)| probe.starts_with(key)).map(|(at, key)| (key.len(), at)).collect();
+    let mut expected: Vec<_> = keys
+        .iter()
+        .enumerate()
+        .filter(|(_, key)| probe.starts_with(key))
+        .map(|(at, key)| (key.len(), at))
+        .collect();
     expected.sort_unstable();
     assert_eq!(found, expected);
     assert_eq!(end.value().copied(), keys.iter().position(|key| key == probe));

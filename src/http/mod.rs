@@ -1,1 +1,4 @@
 //! The request engine: a frozen site, and an exchange as a state machine that does no I/O.
+
+pub mod location_tree;
+pub mod server_names;
