@@ -157,14 +157,14 @@ impl<'f> Reader<'f> {
                 self.put_include(directive, include, depth, out);
                 continue;
             }
+            if directive.block.is_some() && depth == MAX_DEPTH {
+                let error = Diagnostic::error("too many blocks within each other");
+                self.diagnostics.push(error.at(directive.span).within(include));
+                continue;
+            }
             let block = directive.block.as_ref().map(|inner| {
                 let mut block = Vec::new();
-                if depth < MAX_DEPTH {
-                    self.put(inner, include, depth + 1, &mut block);
-                } else {
-                    let error = Diagnostic::error("too many blocks within each other");
-                    self.diagnostics.push(error.at(directive.span).within(include));
-                }
+                self.put(inner, include, depth + 1, &mut block);
                 block
             });
             out.push(directive.reused(block, include));
