@@ -1,6 +1,7 @@
 //! What is wrong with a configuration, or worth knowing: gathered through a whole run, shown by [`super::render`].
 
 use super::source::{IncludeId, Span};
+use super::tree::{Directive, Word};
 
 /// How many are kept. More are counted only; a file with as many is not a configuration.
 pub const MAX_KEPT: usize = 1000;
@@ -98,6 +99,18 @@ impl Diagnostic {
     pub fn within(mut self, include: IncludeId) -> Self {
         self.include = Some(include);
         self
+    }
+
+    /// About a directive as a whole: its place, and the way there.
+    #[must_use]
+    pub fn about(self, directive: &Directive) -> Self {
+        self.at(directive.words_span()).within(directive.include)
+    }
+
+    /// About one word of a directive.
+    #[must_use]
+    pub fn about_word(self, word: &Word, directive: &Directive) -> Self {
+        self.at(word.span).within(directive.include)
     }
 
     /// Another place, with a word to it.

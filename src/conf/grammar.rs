@@ -235,9 +235,10 @@ impl Builder<'_> {
     fn broken_word(&mut self, error: LexError) {
         match error {
             LexError::AfterQuote { unexpected, quoted, restarted } => {
-                let byte = self.source.text[unexpected.start as usize];
-                let mut error =
-                    Diagnostic::error(format!("unexpected \"{}\"", byte.escape_ascii())).at(unexpected);
+                let unexpected = self.whole_character(unexpected);
+                let bytes = &self.source.text[unexpected.start as usize..unexpected.end as usize];
+                let message = format!("unexpected \"{}\"", String::from_utf8_lossy(bytes));
+                let mut error = Diagnostic::error(message).at(unexpected);
                 error = error.label(quoted.span, "behind this quoted parameter");
                 if restarted {
                     error =
@@ -273,6 +274,14 @@ impl Builder<'_> {
                 self.words.clear();
             }
         }
+    }
+
+    /// Widens the span of a character's first byte to the character, if it is UTF-8. nginx prints the byte alone.
+    fn whole_character(&self, first: Span) -> Span {
+        let start = first.start as usize;
+        let next = self.source.text[start..].utf8_chunks().next();
+        let length = next.and_then(|chunk| chunk.valid().chars().next()).map_or(1, char::len_utf8);
+        Span { end: first.start + length as u32, ..first }
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {

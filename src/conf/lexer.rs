@@ -1,7 +1,7 @@
 //! nginx's tokenizer: text to words, `;`, `{` and `}`.
 //!
 //! - A word ends at a space, tab, CR, LF, `;` or `{`. A `}` or a quote inside of a word is part of it.
-//! - A `{` right behind a `$` is part of the word (`${name}`); only there.
+//! - A `{` right behind a `$` or `${` is part of the word (`${name}`); only there.
 //! - `"` or `'` at a word's start quotes up to the same quote. Behind it must come white space, `;`, `{`, or `)`,
 //!   which starts the next word (nginx's `if ($a = "b")` needs it).
 //! - A backslash protects the next character everywhere. `\"` `\'` `\\` lose it, `\t` `\r` `\n` become the control
@@ -103,7 +103,8 @@ impl<'a> Lexer<'a> {
                 b'\\' => at += 1,
                 _ => {}
             }
-            after_dollar = byte == b'$';
+            // nginx goes on after `${` as after `$`, so that `${{` is still one word.
+            after_dollar = byte == b'$' || (byte == b'{' && after_dollar);
             at += 1;
         }
         at.min(self.text.len())
@@ -270,6 +271,7 @@ mod tests {
         assert_eq!(tokens("${a}${b};"), "[${a}${b}];");
         assert_eq!(tokens("a$b{c;"), "[a$b]{[c];");
         assert_eq!(tokens("${x{y;"), "[${x]{[y];");
+        assert_eq!(tokens("a${{b;"), "[a${{b];");
         assert_eq!(tokens("${b c;"), "[${b][c];");
         assert_eq!(tokens("$\\{a;"), "[$\\\\{a];");
         assert_eq!(tokens("\"$b{\";"), "[$b{];");

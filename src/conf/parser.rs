@@ -230,3 +230,7 @@ impl<'f> Reader<'f> {
 #[cfg(test)]
 #[path = "parser_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "parser_parity_tests.rs"]
+mod parity_tests;
