@@ -6,6 +6,7 @@
 
 mod field_name;
 mod fields;
+mod host;
 mod method;
 mod request;
 mod response;
@@ -13,6 +14,7 @@ mod status;
 
 pub use field_name::FieldName;
 pub use fields::{Field, Fields, Span};
+pub use host::{Host, validate_host};
 pub use method::Method;
 pub use request::{RequestFraming, RequestHead, Version};
 pub use response::{ResponseFraming, ResponseHead};
