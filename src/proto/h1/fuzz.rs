@@ -1,0 +1,1 @@
+//! Laws of this machine, for property tests and fuzz targets.
