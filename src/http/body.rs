@@ -34,4 +34,18 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The part of it from `offset` on, `length` bytes long; both must lie within.
+    pub fn slice(&self, offset: u64, length: u64) -> Body {
+        debug_assert!(offset + length <= self.len());
+        let range = offset as usize..(offset + length) as usize;
+        match self {
+            Body::Empty | Body::Pieces(_) => Body::Empty,
+            Body::Static(bytes) => Body::Static(&bytes[range]),
+            Body::Bytes(bytes) => Body::Bytes(bytes[range].to_vec()),
+            Body::File(file) => {
+                Body::File(FileRange { handle: file.handle.clone(), offset: file.offset + offset, length })
+            }
+        }
+    }
 }
