@@ -14,7 +14,7 @@ pub const MAX_DEPTH: usize = 128;
 const MAX_ERRORS: usize = 100;
 
 /// The byte order mark that some editors put in front of UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The directives of one text, and whether its blocks could be told apart.
 pub(super) struct Structure {

@@ -138,6 +138,11 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_looks_like_a_byte_order_mark_survives_printing() {
+        fuzz_parse(b" \xef\xbb\xbf;");
+    }
+
+    #[test]
     fn deep_nesting_and_endless_braces_obey_the_laws() {
         fuzz_parse("a{".repeat(5000).as_bytes());
         fuzz_parse("{".repeat(5000).as_bytes());

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::grammar::BYTE_ORDER_MARK;
 use super::source::{IncludeId, Span};
 
 /// One word: a directive's name or an argument, quotes taken off and escapes resolved.
@@ -146,7 +147,9 @@ fn print_word(word: &Word, out: &mut Vec<u8>) {
     let special = |byte: &u8| {
         matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b';' | b'{' | b'}' | b'#' | b'"' | b'\'' | b'\\')
     };
-    if !word.quoted && !word.text.is_empty() && !word.text.iter().any(special) {
+    // At the start of a text such a word would be taken for a byte order mark.
+    let mark = word.text.starts_with(BYTE_ORDER_MARK);
+    if !word.quoted && !word.text.is_empty() && !mark && !word.text.iter().any(special) {
         out.extend_from_slice(&word.text);
         return;
     }
