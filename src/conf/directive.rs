@@ -72,12 +72,12 @@ pub struct Complaint {
 impl Complaint {
     /// An error at the directive.
     pub fn new(message: impl Into<String>) -> Complaint {
-        Complaint { message: message.into(), span: None, help: None, severity: Severity::Emerg }
+        Complaint { message: message.into(), span: None, help: None, severity: Severity::Error }
     }
 
     /// A warning at the directive.
     pub fn warning(message: impl Into<String>) -> Complaint {
-        Complaint { severity: Severity::Warn, ..Complaint::new(message) }
+        Complaint { severity: Severity::Warning, ..Complaint::new(message) }
     }
 
     /// nginx's `invalid value "x"`.
@@ -113,17 +113,17 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// The directive's name.
     pub fn name(&self) -> &'a str {
-        self.directive.name.as_str().unwrap_or("")
+        self.directive.name().as_str().unwrap_or("")
     }
 
     /// The arguments.
     pub fn args(&self) -> &'a [Word] {
-        &self.directive.args
+        self.directive.args()
     }
 
     /// One argument; must be within the arity.
     pub fn arg(&self, index: usize) -> &'a Word {
-        &self.directive.args[index]
+        &self.directive.args()[index]
     }
 
     /// The directives of the block.
@@ -199,12 +199,13 @@ pub fn walk<S: Scope>(scope: &mut S, block: &[tree::Directive]) {
 }
 
 fn apply<S: Scope>(scope: &mut S, directive: &tree::Directive) -> Result<(), Diagnostic> {
-    let name = directive.name.lossy();
+    let name = directive.name().lossy();
     let table = scope.table();
     let candidates = table.by_name.get(&*name).map_or(&[][..], Vec::as_slice);
     let Some(entry) = candidates.iter().find(|entry| entry.contexts.contains(scope.context())) else {
-        let built: Vec<Context> = candidates.iter().map(|entry| entry.contexts).collect();
-        return Err(known::explain_refusal(directive, scope.context(), &built, table.by_name.keys().copied()));
+        let built = table.by_name.values().flatten().map(|entry| (entry.name, entry.contexts));
+        let refusal = known::complain(&name, directive.name().span, scope.context(), built);
+        return Err(refusal.within(directive.include));
     };
     check_shape(entry.arity, directive, &name)?;
     (entry.set)(scope, &Call { directive }).map_err(|complaint| complaint.into_diagnostic(directive))
@@ -213,25 +214,31 @@ fn apply<S: Scope>(scope: &mut S, directive: &tree::Directive) -> Result<(), Dia
 impl Complaint {
     /// The diagnostic that this complaint about `directive` is.
     pub fn into_diagnostic(self, directive: &tree::Directive) -> Diagnostic {
-        let mut diagnostic = Diagnostic::new(self.severity, self.message, self.span.unwrap_or(directive.span));
-        diagnostic.include = directive.include;
-        diagnostic.help = self.help;
+        let mut diagnostic = match self.severity {
+            Severity::Warning => Diagnostic::warning(self.message),
+            _ => Diagnostic::error(self.message),
+        }
+        .at(self.span.unwrap_or(directive.span))
+        .within(directive.include);
+        if let Some(help) = self.help {
+            diagnostic = diagnostic.help(help);
+        }
         diagnostic
     }
 }
 
 fn check_shape(arity: Arity, directive: &tree::Directive, name: &str) -> Result<(), Diagnostic> {
     let refuse = |message: String| Err(Complaint::new(message).into_diagnostic(directive));
-    match (arity.block, &directive.block) {
-        (true, None) => return refuse(format!("directive \"{name}\" has no opening \"{{\"")),
-        (false, Some(_)) => return refuse(format!("directive \"{name}\" is not terminated by \";\"")),
+    match (arity.block, directive.block.is_some()) {
+        (true, false) => return refuse(format!("directive \"{name}\" has no opening \"{{\"")),
+        (false, true) => return refuse(format!("directive \"{name}\" is not terminated by \";\"")),
         _ => {}
     }
-    if !arity.allows(directive.args.len()) {
+    if !arity.allows(directive.args().len()) {
         return refuse(format!("invalid number of arguments in \"{name}\" directive"));
     }
-    if arity.flag && !matches!(directive.args[0].bytes().to_ascii_lowercase().as_slice(), b"on" | b"off") {
-        let word = &directive.args[0];
+    if arity.flag && !matches!(directive.args()[0].as_bytes().to_ascii_lowercase().as_slice(), b"on" | b"off") {
+        let word = &directive.args()[0];
         let message =
             format!("invalid value \"{}\" in \"{name}\" directive, it must be \"on\" or \"off\"", word.lossy());
         return Err(Complaint::new(message).at(word).into_diagnostic(directive));

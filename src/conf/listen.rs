@@ -378,6 +378,13 @@ pub enum ListenNote {
     ProtocolRedefined(String),
 }
 
+impl SharedAddress {
+    /// Whether a server was marked with `default_server`.
+    pub fn has_explicit_default(&self) -> bool {
+        self.default_marked
+    }
+}
+
 impl ListenTable {
     /// Adds one address of one server (numbered in the order of the file). The error is nginx's message.
     pub fn add(&mut self, server: usize, listen: &Listen) -> Result<ListenNote, String> {

@@ -1,5 +1,6 @@
 //! The settings of the main context: how the processes and threads are set up. Frozen; no value here is "unset".
 
+use crate::base::cidr::Cidr;
 use crate::base::level::Level;
 use std::time::Duration;
 
@@ -165,6 +166,12 @@ pub struct MainSettings {
     pub env: Vec<EnvSetting>,
     /// `error_log` of the main context; empty means the file of the command line or `logs/error.log`, level `error`.
     pub error_logs: Vec<ErrorLog>,
+    /// `worker_connections`: connections that one worker may hold.
+    pub worker_connections: u32,
+    /// `multi_accept`: one wake-up accepts all waiting connections rather than a few.
+    pub multi_accept: bool,
+    /// `debug_connection`: clients whose connections log at debug level; `None` stands for Unix sockets.
+    pub debug_connections: Vec<Cidr>,
 }
 
 impl Default for MainSettings {
@@ -183,6 +190,9 @@ impl Default for MainSettings {
             working_directory: None,
             env: Vec::new(),
             error_logs: Vec::new(),
+            worker_connections: 512,
+            multi_accept: false,
+            debug_connections: Vec::new(),
         }
     }
 }

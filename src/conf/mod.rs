@@ -13,6 +13,7 @@
 
 pub mod context;
 pub mod diagnostics;
+pub mod directive;
 pub mod dump;
 pub mod files;
 pub mod glob;
@@ -21,10 +22,13 @@ pub mod known;
 mod known_table;
 pub mod laws;
 pub mod lexer;
+pub mod listen;
+pub mod main_settings;
 pub mod missing;
 pub mod parser;
 pub mod render;
 pub mod source;
 pub mod suggest;
+pub mod template;
 pub mod tree;
 pub mod values;

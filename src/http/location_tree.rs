@@ -12,6 +12,7 @@
 //! The cost of steps 1 to 3 depends on the length of the path, not on the number of locations.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::base::prefix_tree::{BuildError, MAX_KEY_LEN, PrefixTree};
 use crate::base::regex::{Captures, MatchError, Regex};
@@ -26,7 +27,7 @@ pub enum LocationPattern {
     /// `^~ /path`: a prefix for which this level's regexes are not tried.
     PreferredPrefix(Vec<u8>),
     /// `~ regex` and `~* regex`
-    Regex(Regex),
+    Regex(Arc<Regex>),
 }
 
 impl LocationPattern {
@@ -97,7 +98,7 @@ struct StaticLocation<T> {
 
 #[derive(Debug)]
 struct RegexLocation<T> {
-    regex: Regex,
+    regex: Arc<Regex>,
     target: T,
     inner: Option<Box<LocationTree<T>>>,
 }

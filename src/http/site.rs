@@ -5,11 +5,13 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::conf::listen::Listen;
+use crate::conf::listen::ListenTable;
 use crate::conf::log_target::LogTarget;
 use crate::conf::main_settings::MainSettings;
+use crate::conf::template::VariableId;
 
 use super::access_log::AccessSink;
+use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
 use super::server_names::ServerNames;
@@ -31,9 +33,9 @@ pub struct AddressId(pub u32);
 pub struct Site {
     /// Settings of the main and events contexts.
     pub main: MainSettings,
-    /// Every `listen`, in order of appearance.
-    pub listens: Vec<Listen>,
-    /// Every listening address with its servers.
+    /// Every listening address with its options, and the sockets to open for them.
+    pub listens: ListenTable,
+    /// The servers of each address of `listens`, by its place there.
     pub addresses: Vec<Address>,
     /// Every `server` block.
     pub servers: Vec<Server>,
@@ -49,12 +51,12 @@ pub struct Site {
 
 /// One address of `listen` and the servers behind it.
 pub struct Address {
-    /// Position in [`Site::listens`] of the `listen` that set the options.
-    pub listen: usize,
     /// The server for requests that name none of the others.
     pub default_server: ServerId,
-    /// Servers by name; absent if the default server is the only one and its names have no captures to set.
+    /// Servers by name; absent if there is only one and its names have no captures to set.
     pub names: Option<ServerNames<ServerId>>,
+    /// Variables that the groups of each regular expression among the names set, by its number.
+    pub name_captures: Vec<Box<[(VariableId, u16)]>>,
 }
 
 /// One `server` block.
@@ -94,6 +96,10 @@ pub struct Location {
     pub kind: LocationKind,
     /// The server that it belongs to.
     pub server: ServerId,
+    /// What the file cache needs to know.
+    pub file_options: FileOptions,
+    /// Variables that the groups of its regular expression set.
+    pub named_captures: Box<[(VariableId, u16)]>,
     /// The scope of `limit_except` with the methods that it spares.
     pub limit_except: Option<LimitExcept>,
 }

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::regex::Regex;
-use crate::conf::diagnostics::{Diagnostic, Diagnostics, Severity};
+use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::Complaint;
 use crate::conf::log_target::LogTarget;
-use crate::conf::source::Span;
+use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::{Template, VariableId, VariableNames};
 use crate::conf::tree::Word;
 use crate::http::access_log::{AccessSink, LogFormat};
@@ -16,6 +16,9 @@ use crate::http::site::{Location, LocationId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
 
 use super::servers::ServerDraft;
+
+/// Looks the addresses of a name up; none if there are none.
+pub type Resolve = fn(&str) -> Vec<std::net::IpAddr>;
 
 /// How the configuration defines a variable.
 enum Definition {
@@ -32,6 +35,12 @@ pub struct Builder {
     pub diagnostics: Diagnostics,
     /// Folder that relative paths begin in (`-p`), with a slash at its end.
     pub prefix: String,
+    /// The machine's name, for `$hostname`.
+    pub hostname: Box<[u8]>,
+    /// Port of servers without a `listen`: 80 for root, else 8000.
+    pub default_port: u16,
+    /// Looks a name of `listen` up.
+    pub resolve: Option<Resolve>,
     /// Folder of the main configuration file, with a slash at its end.
     pub conf_prefix: String,
     /// Whether `compat strict` turns our deviations from nginx off.
@@ -58,7 +67,7 @@ pub struct Builder {
 #[derive(Clone)]
 pub struct SiteRegex {
     /// The expression.
-    pub regex: Regex,
+    pub regex: Arc<Regex>,
     /// Variables and their groups.
     pub named: Box<[(VariableId, u16)]>,
 }
@@ -72,7 +81,7 @@ impl Builder {
 
     /// Compiles a word with variables.
     pub fn template(&mut self, word: &Word) -> Result<Template, Complaint> {
-        self.template_of(word.bytes(), word)
+        self.template_of(word.as_bytes(), word)
     }
 
     /// Compiles a part of a word with variables.
@@ -132,24 +141,25 @@ impl Builder {
 
     /// Compiles a regular expression and declares the variables of its named groups.
     pub fn regex(&mut self, pattern: &[u8], caseless: bool, word: &Word) -> Result<SiteRegex, Complaint> {
-        let regex = Regex::new(pattern, caseless).map_err(|error| {
-            let text = String::from_utf8_lossy(pattern).into_owned();
-            Complaint::new(format!(
-                "pcre2_compile() failed: {} in \"{text}\" at \"{}\"",
-                error.message,
-                text.get(error.offset..).unwrap_or("")
-            ))
-            .at(word)
-        })?;
-        let groups: Vec<(String, u16)> =
-            regex.named_groups().map(|(name, group)| (name.to_owned(), group as u16)).collect();
+        let regex = Regex::new(pattern, caseless)
+            .map_err(|error| Complaint::new(error.nginx_text(pattern)).at(word))?;
+        let named = self.declare_groups(&regex, word)?;
+        Ok(SiteRegex { regex: Arc::new(regex), named })
+    }
+
+    /// Declares the variables of a regular expression's named groups.
+    pub fn declare_groups(
+        &mut self,
+        regex: &Regex,
+        word: &Word,
+    ) -> Result<Box<[(VariableId, u16)]>, Complaint> {
         let mut named = Vec::new();
-        for (name, group) in groups {
-            let id = self.variable(&name, word);
+        for (name, group) in regex.names() {
+            let id = self.variable(name, word);
             self.define_assigned(id).map_err(|complaint| complaint.at(word))?;
-            named.push((id, group));
+            named.push((id, group as u16));
         }
-        Ok(SiteRegex { regex, named: named.into() })
+        Ok(named.into())
     }
 
     /// Makes a path absolute: relative ones begin in the prefix.
@@ -195,16 +205,23 @@ impl Builder {
     }
 
     fn report_unknown(&mut self, name: &str, span: Option<Span>) {
-        let message = format!("unknown \"{name}\" variable");
-        let mut diagnostic = match span {
-            Some(span) => Diagnostic::new(Severity::Emerg, message, span),
-            None => return,
-        };
+        let Some(span) = span else { return };
+        let mut diagnostic = Diagnostic::error(format!("unknown \"{name}\" variable")).at(span);
         let known = modules::variables().map(|entry| entry.name);
         if let Some(nearest) = crate::conf::suggest::nearest(name, known) {
-            diagnostic.help = Some(format!("did you mean `${nearest}`?"));
+            diagnostic = diagnostic.help(format!("did you mean `${nearest}`?"));
         }
         self.diagnostics.push(diagnostic);
+    }
+
+    /// Takes a warning about a word.
+    pub fn warn_at(&mut self, word: &Word, include: IncludeId, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::warning(message).at(word.span).within(include));
+    }
+
+    /// Takes an error about a place.
+    pub fn error_at(&mut self, span: Span, include: IncludeId, message: impl Into<String>) {
+        self.diagnostics.push(Diagnostic::error(message).at(span).within(include));
     }
 }
 

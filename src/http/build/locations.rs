@@ -4,6 +4,7 @@ use crate::conf::context::Context;
 use crate::conf::directive::{Arity, Call, Complaint, Directive};
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::tree::Word;
+use crate::http::location_tree::{self, LocationPattern, LocationTree};
 use crate::http::modules::{Drafts, Merged};
 use crate::http::site::{LimitExcept, Location, LocationId, LocationKind, ServerId};
 use crate::message::Method;
@@ -99,9 +100,9 @@ fn set_location(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
 /// Reads the modifier and the name; the modifier may be glued to the name, as in `location ~\.php$`.
 fn location_head(scope: &mut Scope, call: &Call) -> Result<LocationHead, Complaint> {
     let (modifier, name, word): (&[u8], &[u8], &Word) = if call.args().len() == 2 {
-        (call.arg(0).bytes(), call.arg(1).bytes(), call.arg(1))
+        (call.arg(0).as_bytes(), call.arg(1).as_bytes(), call.arg(1))
     } else {
-        let text = call.arg(0).bytes();
+        let text = call.arg(0).as_bytes();
         let length = match text {
             [b'^', b'~', ..] | [b'~', b'*', ..] => 2,
             [b'=' | b'~', ..] => 1,
@@ -157,7 +158,7 @@ fn set_limit_except(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     }
     let mut spared = 0u32;
     for word in call.args() {
-        match Method::of(&word.bytes().to_ascii_uppercase()) {
+        match Method::of(&word.as_bytes().to_ascii_uppercase()) {
             Method::Other | Method::Connect | Method::Trace => {
                 return Err(Complaint::new(format!("invalid method \"{}\"", word.lossy())).at(word));
             }
@@ -217,6 +218,7 @@ pub fn freeze_as(
         }
     }
     builder.locations[id.0 as usize] = Some(Location {
+        file_options: merged.settings.static_files.file_options(),
         settings: merged.settings,
         name: head.name.clone(),
         kind: head.kind,
@@ -224,4 +226,47 @@ pub fn freeze_as(
         limit_except,
         named_captures: head.regex.as_ref().map(|regex| regex.named.clone()).unwrap_or_default(),
     });
+}
+
+/// The tree of the locations that are found by URI; contradictions are reported.
+pub fn tree(builder: &mut Builder, children: &[LocationDraft]) -> LocationTree<LocationId> {
+    match LocationTree::build(tree_entries(builder, children)) {
+        Ok(tree) => tree,
+        Err(error) => {
+            let (span, include) = place_of(children, error.target).unwrap_or_default();
+            builder.error_at(span, include, error.message);
+            LocationTree::default()
+        }
+    }
+}
+
+fn tree_entries(builder: &Builder, children: &[LocationDraft]) -> Vec<location_tree::Location<LocationId>> {
+    children
+        .iter()
+        .filter(|child| matches!(child.reach, Reach::Location) && child.head.kind != LocationKind::Named)
+        .map(|child| location_tree::Location {
+            pattern: pattern(&child.head),
+            target: child.id,
+            auto_redirect: builder.locations[child.id.0 as usize]
+                .as_ref()
+                .is_some_and(|location| location.settings.core.auto_redirect),
+            children: tree_entries(builder, &child.children),
+        })
+        .collect()
+}
+
+fn pattern(head: &LocationHead) -> LocationPattern {
+    let name = head.name.to_vec();
+    match (&head.regex, head.kind) {
+        (Some(regex), _) => LocationPattern::Regex(regex.regex.clone()),
+        (None, LocationKind::Exact) => LocationPattern::Exact(name),
+        (None, _) if head.no_regex => LocationPattern::PreferredPrefix(name),
+        (None, _) => LocationPattern::Prefix(name),
+    }
+}
+
+fn place_of(children: &[LocationDraft], id: LocationId) -> Option<(Span, IncludeId)> {
+    children.iter().find_map(|child| {
+        if child.id == id { Some((child.span, child.include)) } else { place_of(&child.children, id) }
+    })
 }

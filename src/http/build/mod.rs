@@ -1,6 +1,8 @@
 //! From the tree of directives to a frozen [`Site`]: scopes are walked, then merged from the outside in, then frozen.
 
+pub mod arguments;
 mod builder;
+mod finish;
 mod locations;
 mod main_scope;
 mod servers;
@@ -72,6 +74,13 @@ impl Scope {
     pub fn warn(&mut self, call: &directive::Call, message: impl Into<String>) {
         let complaint = directive::Complaint::warning(message);
         self.builder.diagnostics.push(complaint.into_diagnostic(call.directive));
+    }
+}
+
+impl Scope {
+    /// Takes a warning about one word of the directive `call`.
+    pub fn warn_word(&mut self, call: &directive::Call, word: &tree::Word, message: impl Into<String>) {
+        self.builder.warn_at(word, call.directive.include, message);
     }
 }
 

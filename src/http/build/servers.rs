@@ -1,17 +1,17 @@
 //! `server` blocks: their listens and names, and their way into addresses.
 
-use std::collections::HashMap;
-
 use crate::conf::context::Context;
 use crate::conf::directive::{Arity, Call, Complaint, Directive};
-use crate::conf::listen::{self, Listen};
+use crate::conf::listen::{Listen, ListenDirective};
 use crate::conf::source::Span;
-use crate::conf::tree::{self, Word};
+use crate::conf::template::VariableId;
+use crate::conf::tree::Word;
 use crate::http::modules::Drafts;
-use crate::http::site::{LocationId, ServerId};
+use crate::http::server_names::ServerName;
+use crate::http::site::LocationId;
 
 use super::locations::{LocationDraft, LocationHead};
-use super::{Builder, Scope, SiteRegex};
+use super::Scope;
 
 /// A `server` block as read.
 pub struct ServerDraft {
@@ -19,8 +19,8 @@ pub struct ServerDraft {
     pub root: LocationId,
     /// What it sets itself.
     pub drafts: Drafts,
-    /// Its `listen`s; `*:80` (or 8000 for users without privileges) if it has none.
-    pub listens: Vec<Listen>,
+    /// Its `listen`s with their places.
+    pub listens: Vec<(Listen, Span)>,
     /// Its names in order.
     pub names: Vec<NameDraft>,
     /// Its locations.
@@ -35,8 +35,10 @@ pub struct ServerDraft {
 pub struct NameDraft {
     /// In lower case, `$hostname` replaced; for a regular expression the text with its `~`.
     pub text: Box<[u8]>,
-    /// The regular expression, where it is one.
-    pub regex: Option<SiteRegex>,
+    /// What it matches.
+    pub name: ServerName,
+    /// Variables that the groups of a regular expression set.
+    pub named: Box<[(VariableId, u16)]>,
     /// Where it stands.
     pub span: Span,
 }
@@ -92,20 +94,28 @@ fn set_server(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
 }
 
 fn set_listen(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
-    let parsed = listen::parse(call)?;
-    let Some(server) = &mut scope.server else { return Ok(()) };
-    for listen in &parsed {
-        if server.listens.iter().any(|other| other.address == listen.address) {
-            return Err(Complaint::new(format!("a duplicate listen {}", call.arg(0).lossy())));
-        }
+    let words: Vec<&str> = call
+        .args()
+        .iter()
+        .map(|word| word.as_str().ok_or_else(|| Complaint::invalid_parameter(word)))
+        .collect::<Result<_, _>>()?;
+    let directive = ListenDirective::parse(&words).map_err(Complaint::new)?;
+    let found = match (directive.name(), scope.builder.resolve) {
+        (None, _) => Vec::new(),
+        (Some(name), Some(resolve)) => resolve(name),
+        // A configuration test needs no DNS: any address stands for the name's.
+        (Some(_), None) => vec![std::net::Ipv4Addr::LOCALHOST.into()],
+    };
+    let listens = directive.addresses(&found).map_err(Complaint::new)?;
+    if let Some(server) = &mut scope.server {
+        server.listens.extend(listens.into_iter().map(|listen| (listen, call.span())));
     }
-    server.listens.extend(parsed);
     Ok(())
 }
 
 fn set_server_name(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     for word in call.args() {
-        let name = name_draft(scope, word)?;
+        let name = name_draft(scope, call, word)?;
         if let Some(server) = &mut scope.server {
             server.names.push(name);
         }
@@ -113,86 +123,25 @@ fn set_server_name(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     Ok(())
 }
 
-fn name_draft(scope: &mut Scope, word: &Word) -> Result<NameDraft, Complaint> {
-    let text = word.bytes();
-    if text.contains(&b'/') && !text.starts_with(b"~") {
-        scope.builder.warn_at(word, format!("server name \"{}\" has suspicious symbols", word.lossy()));
-    }
-    if let Some(pattern) = text.strip_prefix(b"~") {
-        if pattern.is_empty() {
-            return Err(Complaint::new(format!("empty regex in server name \"{}\"", word.lossy())).at(word));
-        }
-        // nginx compiles a server name without regard to case only if it has an upper-case letter, but it matches
-        // against the lower-cased host, so that both come to the same for every host.
-        let regex = scope.builder.regex(pattern, true, word)?;
-        return Ok(NameDraft { text: text.into(), regex: Some(regex), span: word.span });
-    }
-    let text = if text == b"$hostname" {
-        scope.builder.hostname.to_ascii_lowercase()
+fn name_draft(scope: &mut Scope, call: &Call, word: &Word) -> Result<NameDraft, Complaint> {
+    let hostname;
+    let text = if word.as_bytes() == b"$hostname" {
+        hostname = scope.builder.hostname.to_ascii_lowercase();
+        &hostname
     } else {
-        text.to_ascii_lowercase()
+        word.as_bytes()
     };
-    Ok(NameDraft { text: text.into(), regex: None, span: word.span })
-}
-
-/// Addresses in order of appearance, each with the servers that listen on it.
-pub struct AddressDraft {
-    /// The `listen` that carries the options: the first one that sets any, else the first.
-    pub listen: Listen,
-    /// Servers in order of appearance.
-    pub servers: Vec<ServerId>,
-    /// Index into `servers` of the one that serves requests naming none.
-    pub default: usize,
-    /// Whether `default_server` was written.
-    pub default_is_explicit: bool,
-}
-
-/// Sorts the listens of all servers by address; contradictions are reported.
-pub fn gather_addresses(builder: &mut Builder) -> Vec<AddressDraft> {
-    let mut addresses: Vec<AddressDraft> = Vec::new();
-    let mut by_address: HashMap<listen::ListenAddress, usize> = HashMap::new();
-    let servers = std::mem::take(&mut builder.servers);
-    for (index, server) in servers.iter().enumerate() {
-        for listen in &server.listens {
-            let id = ServerId(index as u32);
-            match by_address.get(&listen.address) {
-                None => {
-                    by_address.insert(listen.address.clone(), addresses.len());
-                    addresses.push(AddressDraft {
-                        listen: listen.clone(),
-                        servers: vec![id],
-                        default: 0,
-                        default_is_explicit: listen.default_server,
-                    });
-                }
-                Some(position) => join_address(builder, &mut addresses[*position], listen, id, server),
-            }
-        }
+    if ServerName::is_suspicious(text) {
+        scope.warn_word(call, word, format!("server name \"{}\" has suspicious symbols", word.lossy()));
     }
-    builder.servers = servers;
-    addresses
+    let name = ServerName::parse(text).map_err(|error| Complaint::new(error.to_string()).at(word))?;
+    let named = match &name {
+        ServerName::Regex(regex) => scope.builder.declare_groups(regex, word)?,
+        _ => Box::default(),
+    };
+    let text = match text {
+        [b'~', ..] => text.into(),
+        _ => text.to_ascii_lowercase().into(),
+    };
+    Ok(NameDraft { text, name, named, span: word.span })
 }
-
-fn join_address(
-    builder: &mut Builder,
-    address: &mut AddressDraft,
-    listen: &Listen,
-    id: ServerId,
-    server: &ServerDraft,
-) {
-    address.servers.push(id);
-    if listen.default_server {
-        if address.default_is_explicit {
-            let message = format!("a duplicate default server for {}", listen.address);
-            builder.error_at(listen.span, server.include, message);
-        }
-        address.default = address.servers.len() - 1;
-        address.default_is_explicit = true;
-    }
-    if let Err(message) = address.listen.join(listen) {
-        builder.error_at(listen.span, server.include, message);
-    }
-}
-
-/// Directives of a block, for `nested`.
-pub type Block = [tree::Directive];

@@ -220,6 +220,9 @@ settings! {
         /// Whether `_` is valid in field names.
         underscores_in_headers: bool = false, inherit;
             "underscores_in_headers" HTTP_SERVER, Arity::FLAG, default "off", once flag;
+        /// Whether a request for the location's name without its last slash is redirected.
+        auto_redirect: bool = false, own;
+            "auto_redirect" crate::conf::context::Context::NONE, Arity::exactly(0), default "", once |_, _| Ok(false);
         /// The location's own content handler.
         handler: Option<Handler> = None, own;
             "default_handler" crate::conf::context::Context::NONE, Arity::exactly(0), default "", once |_, _| Ok(None);
