@@ -107,6 +107,10 @@ mod tests {
 
     use super::*;
 
+    fn one(start: u64, end: u64) -> Result<Vec<Range<u64>>, RangeRequest> {
+        Ok(std::iter::once(start..end).collect())
+    }
+
     fn ranges(value: &str, length: u64) -> Result<Vec<Range<u64>>, RangeRequest> {
         let mut found = Vec::new();
         match parse_ranges(value.as_bytes(), length, 5, &mut found) {
@@ -120,13 +124,13 @@ mod tests {
 
     #[test]
     fn the_three_forms_are_read() {
-        assert_eq!(ranges("bytes=0-9", 100), Ok(vec![0..10]));
-        assert_eq!(ranges("BYTES=90-", 100), Ok(vec![90..100]));
-        assert_eq!(ranges("bytes=-10", 100), Ok(vec![90..100]));
-        assert_eq!(ranges("bytes=-200", 100), Ok(vec![0..100]));
-        assert_eq!(ranges("bytes=50-1000", 100), Ok(vec![50..100]));
+        assert_eq!(ranges("bytes=0-9", 100), one(0, 10));
+        assert_eq!(ranges("BYTES=90-", 100), one(90, 100));
+        assert_eq!(ranges("bytes=-10", 100), one(90, 100));
+        assert_eq!(ranges("bytes=-200", 100), one(0, 100));
+        assert_eq!(ranges("bytes=50-1000", 100), one(50, 100));
         assert_eq!(ranges("bytes= 0 - 9 , 20-29 ,-1", 100), Ok(vec![0..10, 20..30, 99..100]));
-        assert_eq!(ranges("bytes=100-200,0-0", 100), Ok(vec![0..1]));
+        assert_eq!(ranges("bytes=100-200,0-0", 100), one(0, 1));
     }
 
     #[test]

@@ -227,3 +227,97 @@ pub fn finish(trailers: Option<&Fields>, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(b"\r\n");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decode(wire: &[u8]) -> (Vec<u8>, Result<Option<usize>, ChunkError>) {
+        let mut decoder = ChunkedDecoder::default();
+        let mut content = Vec::new();
+        let mut input = wire;
+        loop {
+            match decoder.read(&mut input, None) {
+                Ok(ChunkedItem::NeedMore) => return (content, Ok(None)),
+                Ok(ChunkedItem::Data(data)) => content.extend_from_slice(data),
+                Ok(ChunkedItem::End) => return (content, Ok(Some(wire.len() - input.len()))),
+                Err(error) => return (content, Err(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn content_is_found_between_sizes() {
+        assert_eq!(decode(b"5\r\nhello\r\n0\r\n\r\nGET"), (b"hello".to_vec(), Ok(Some(15))));
+        assert_eq!(decode(b"5;a=b\r\nhello\r\nA \t;x\r\n0123456789\r\n00\r\n\r\n").0, b"hello0123456789");
+        assert_eq!(decode(b"5\r\nhel"), (b"hel".to_vec(), Ok(None)));
+        assert_eq!(decode(b"5\r\nhello\r\n0\r\n"), (b"hello".to_vec(), Ok(None)));
+        assert_eq!(decode(b"0\r\nA: b\r\nC:\r\n\r\nX").1, Ok(Some(15)));
+    }
+
+    #[test]
+    fn doubtful_framing_is_refused() {
+        let bad: [&[u8]; 23] = [
+            b"\r\n",
+            b";x\r\n",
+            b" 5\r\n",
+            b"+5\r\n",
+            b"-5\r\n",
+            b"0x5\r\n",
+            b"5\n",
+            b"5\rx",
+            b"5;a\nb",
+            b"5;a\rb",
+            b"g\r\n",
+            b"5;\0",
+            b"8000000000000000\r\n",
+            b"00000000000000005\r\n",
+            b"5\r\nhellox",
+            b"5\r\nhello\n",
+            b"5\r\nhello\rx",
+            b"0\r\n\n",
+            b"0\r\nA\r\n",
+            b"0\r\n A: b\r\n",
+            b"0\r\nA: b\n",
+            b"0\r\nA: \0",
+            b"0\r\n: b",
+        ];
+        for wire in bad {
+            assert_eq!(decode(wire).1, Err(ChunkError::Invalid), "{}", wire.escape_ascii());
+        }
+        assert_eq!(decode(b"7fffffffffffffff\r\na"), (b"a".to_vec(), Ok(None)));
+    }
+
+    #[test]
+    fn extensions_and_trailers_are_bounded_over_the_whole_body() {
+        let extension = [b"1;", &vec![b'a'; 9000][..], b"\r\nx\r\n"].concat();
+        assert_eq!(decode(&extension).1, Ok(None));
+        assert_eq!(decode(&extension.repeat(2)).1, Err(ChunkError::TooLong));
+        let trailer = [b"0\r\nA: ", &vec![b'a'; 9000][..]].concat();
+        assert_eq!(decode(&trailer).1, Err(ChunkError::TooLong));
+    }
+
+    #[test]
+    fn trailers_are_kept_on_demand() {
+        let mut section = Vec::new();
+        let mut input = &b"0\r\nA: b \r\nC:d\r\n\r\n"[..];
+        let end = ChunkedDecoder::default().read(&mut input, Some(&mut section));
+        assert_eq!(end, Ok(ChunkedItem::End));
+        let mut fields = Fields::default();
+        parse_trailers(&section, &mut fields);
+        let lines: Vec<_> = fields.iter().map(|(_, name, value)| (name, value)).collect();
+        assert_eq!(lines, [(&b"A"[..], &b"b"[..]), (b"C", b"d")]);
+    }
+
+    #[test]
+    fn chunks_are_written_with_hexadecimal_sizes() {
+        let mut out = Vec::new();
+        chunk_prefix(0, &mut out);
+        assert!(out.is_empty());
+        chunk_prefix(0x1a0f, &mut out);
+        let mut trailers = Fields::default();
+        trailers.push(b"A", b"b");
+        finish(Some(&trailers), &mut out);
+        assert_eq!(out, b"1a0f\r\n0\r\nA: b\r\n\r\n");
+    }
+}

@@ -100,7 +100,16 @@ impl Connection {
         head: &mut RequestHead,
     ) -> Result<Event<'a>, RequestError> {
         let result = match &mut self.reading {
-            Reading::Head => self.read_head(input, limits, head),
+            Reading::Head => {
+                let result = self.read_head(input, limits, head);
+                if result.is_err() {
+                    // The answer is still framed for what was asked, as far as that is known.
+                    self.version = head.version;
+                    self.is_head = head.method == Method::Head;
+                    self.withholds_body = false;
+                }
+                result
+            }
             Reading::Length(0) => {
                 self.reading = Reading::Complete;
                 Ok(Event::BodyEnd)
@@ -247,8 +256,9 @@ impl Connection {
 
     /// Gets ready for the next head. Only after [`After::KeepAlive`].
     pub fn next_request(&mut self) {
-        debug_assert!(matches!(self.reading, Reading::Complete) && self.persists);
-        if matches!(self.reading, Reading::Complete) {
+        let complete = self.body_progress() == BodyProgress::Complete;
+        debug_assert!(complete && self.persists);
+        if complete {
             self.reading = Reading::Head;
             self.persists = false;
         }

@@ -10,7 +10,7 @@ use super::request_line::{self, RequestLine};
 use super::rules;
 
 /// Field lines that the one-pass parser takes; a head with more goes the long way.
-const FAST_FIELDS: usize = 64;
+const FAST_FIELDS: usize = 48;
 
 /// Parses a head that lies in `input` whole and is well formed, as nearly all are. `None` means that it goes the long
 /// way through [`PartialHead`], which finds out what is the matter with it.
@@ -32,8 +32,8 @@ pub(super) fn parse_whole(
         return Ok(None);
     };
     let total = first + length;
-    let fits = total <= limits.header_buffer as usize && lines.len() <= limits.max_headers as usize;
-    if !fits {
+    let fits = total <= limits.header_buffer as usize || lines_fit(&input[..total], limits);
+    if !fits || lines.len() > limits.max_headers as usize {
         return Ok(None);
     }
     head.clear();
@@ -52,6 +52,12 @@ pub(super) fn parse_whole(
     head.wire_length = total as u32;
     rules::apply(head, limits)?;
     Ok(Some(total))
+}
+
+/// Whether a head that is larger than the first buffer fits in the large ones.
+fn lines_fit(text: &[u8], limits: &HeadLimits) -> bool {
+    let mut room = Room::new(limits);
+    text.split_inclusive(|&byte| byte == b'\n').all(|line| room.take(line.len(), limits))
 }
 
 /// What feeding a partial head led to.
@@ -89,8 +95,7 @@ impl PartialHead {
             self.text.extend_from_slice(bytes);
             *input = rest;
             if let Err(error) = self.check_line(complete, limits) {
-                // What came before goes into the logs.
-                let _ = fill(&self.text[..self.line_start], limits, head);
+                self.keep_for_logs(complete, &error, limits, head);
                 return Err(error);
             }
             if !complete {
@@ -111,12 +116,28 @@ impl PartialHead {
         }
     }
 
+    /// Fills the head with what came before an error; of a bad request line with the line, unless it is no HTTP at all.
+    fn keep_for_logs(
+        &self,
+        complete: bool,
+        error: &RequestError,
+        limits: &HeadLimits,
+        head: &mut RequestHead,
+    ) {
+        // The lines before were checked when they came.
+        let _ = fill(&self.text[..self.line_start], limits, head);
+        let is_line = self.line_start == 0 && complete && error.status != Status::URI_TOO_LONG;
+        if is_line && request_line::check_method(&self.text).is_ok() {
+            head.request_line = head.fields.store(trim_cr(&self.text[..self.text.len() - 1]));
+        }
+    }
+
     /// Bounds and syntax of the last line.
     fn check_line(&mut self, complete: bool, limits: &HeadLimits) -> Result<(), RequestError> {
         let line = &self.text[self.line_start..];
         let is_first = self.line_start == 0;
         if is_first {
-            request_line::check_method(line.strip_suffix(b"\n").map_or(line, trim_cr))?;
+            request_line::check_method(line)?;
         }
         let room = self.room.get_or_insert_with(|| Room::new(limits));
         let fits = if complete { room.take(line.len(), limits) } else { room.fits(line.len(), limits) };

@@ -25,6 +25,8 @@ mod limits;
 mod persistence;
 mod request_line;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 pub use chunked::{
     CHUNK_SUFFIX, ChunkError, ChunkedDecoder, ChunkedItem, chunk_prefix, finish, parse_trailers,

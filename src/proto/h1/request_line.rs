@@ -40,23 +40,22 @@ pub(super) fn check_method(line: &[u8]) -> Result<usize, RequestError> {
 
 /// Parses a request line without its LF.
 pub(super) fn parse(line: &[u8]) -> Result<RequestLine, RequestError> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let method_end = check_method(line)?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut parsed = RequestLine { method: 0..method_end, length: line.len(), ..RequestLine::default() };
     let start = method_end + spaces(&line[method_end..]);
     if start == method_end {
-        return Err(invalid());
+        return Err(RequestError::line(Status::BAD_REQUEST, "client sent invalid method"));
     }
     // The target ends at the first space: nginx gave up guessing at spaces within it in 1.21.
     let end = memchr::memchr(b' ', &line[start..]).map_or(line.len(), |space| start + space);
     let after = end + spaces(&line[end..]);
-    parsed.version = version(&line[after..])?;
-
     let method = Method::of(&line[..method_end]);
     split_target(line, start..end, method, &mut parsed)?;
     if line[parsed.target.clone()].iter().any(|&byte| byte < b' ' || byte == 0x7f) {
         return Err(invalid());
     }
+    parsed.version = version(&line[after..])?;
     if parsed.version == Version::Http09 {
         if method != Method::Get {
             return Err(RequestError::line(
@@ -64,7 +63,8 @@ pub(super) fn parse(line: &[u8]) -> Result<RequestLine, RequestError> {
                 "client sent invalid method in HTTP/0.9 request",
             ));
         }
-        if parsed.target.is_empty() {
+        // nginx takes an authority without a path here only if a space follows it.
+        if parsed.target.is_empty() && end == line.len() {
             return Err(invalid());
         }
     }
@@ -93,7 +93,7 @@ fn version(text: &[u8]) -> Result<Version, RequestError> {
         _ => return Err(invalid()),
     }
     let minor = digits[major..].strip_prefix(b".").ok_or_else(invalid)?;
-    let minor = minor.trim_ascii_end();
+    let minor = &minor[..minor.iter().rposition(|&byte| byte != b' ').map_or(0, |last| last + 1)];
     if minor.is_empty() || minor.len() > 3 || !minor.iter().all(u8::is_ascii_digit) {
         return Err(invalid());
     }

@@ -1,6 +1,6 @@
 //! What a request head must hold, beyond its syntax: Host, framing, fields that may come once only.
 
-use crate::message::{FieldName, Method, RequestFraming, RequestHead, Status, Version, validate_host};
+use crate::message::{Field, FieldName, Method, RequestFraming, RequestHead, Status, Version, validate_host};
 
 use super::error::RequestError;
 use super::limits::HeadLimits;
@@ -59,18 +59,32 @@ fn no_duplicates(head: &RequestHead) -> Result<(), RequestError> {
     for field in head.fields.list() {
         let bit = bit(field.id);
         if seen & bit & UNIQUE != 0 {
-            let name = head.text(field.name);
-            let value = head.text(field.value);
-            let line = [name, b": ", value].concat();
-            return Err(RequestError::quoting(
-                Status::BAD_REQUEST,
-                "client sent duplicate header line",
-                &line,
-            ));
+            return Err(duplicate(head, field));
         }
         seen |= bit;
     }
     Ok(())
+}
+
+fn duplicate(head: &RequestHead, field: &Field) -> RequestError {
+    let lines = head.fields.list();
+    let previous = lines.iter().find(|other| other.id == field.id).unwrap_or(field);
+    let name = head.text(field.name);
+    let text = [
+        name,
+        b": ",
+        head.text(field.value),
+        b"\", previous value: \"",
+        head.text(previous.name),
+        b": ",
+        head.text(previous.value),
+    ];
+    let what = if field.id == FieldName::Host {
+        "client sent duplicate host header"
+    } else {
+        "client sent duplicate header line"
+    };
+    RequestError::quoting(Status::BAD_REQUEST, what, &text.concat())
 }
 
 fn find_host(head: &mut RequestHead) -> Result<(), RequestError> {
