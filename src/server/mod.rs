@@ -1,1 +1,4 @@
 //! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
+pub mod files;
+pub mod pool;
+pub mod sys;
