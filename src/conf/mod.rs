@@ -23,6 +23,8 @@ mod known_table;
 pub mod laws;
 pub mod lexer;
 pub mod listen;
+pub mod log_list;
+pub mod log_target;
 pub mod main_settings;
 pub mod missing;
 pub mod parser;

@@ -185,7 +185,7 @@ fn render_page(exchange: &mut Exchange, context: &mut Context, page: PageText) -
     exchange.render(&core.server_tokens, context, &mut signature);
     if !signature.is_empty() {
         body.extend_from_slice(b"<hr><center>");
-        crate::base::percent::escape_html(&signature, &mut body);
+        crate::base::percent::escape_html(&mut body, &signature);
         body.extend_from_slice(b"</center>\r\n");
     }
     context.env.give_back(signature);

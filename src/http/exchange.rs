@@ -110,10 +110,6 @@ pub struct Exchange {
     pub uri: Vec<u8>,
     /// What follows `?`; rewrites change it.
     pub args: Vec<u8>,
-    /// The host in lower case without port: of the target, else of the Host field; empty if there was none.
-    pub host: Vec<u8>,
-    /// The port that the client named beside the host (`$request_port`).
-    pub host_port: Option<u16>,
     /// Whether `uri` and `args` still say what the client sent.
     pub uri_is_original: bool,
     /// Whether `uri` was rewritten since the location was chosen, so that `alias` no longer fits it.
@@ -188,8 +184,6 @@ impl Exchange {
             head,
             uri: Vec::new(),
             args: Vec::new(),
-            host: Vec::new(),
-            host_port: None,
             uri_is_original: true,
             uri_fits_location: true,
             internal: false,
@@ -232,8 +226,6 @@ impl Exchange {
         self.started_ms = started_ms;
         self.uri.clear();
         self.args.clear();
-        self.host.clear();
-        self.host_port = None;
         self.uri_is_original = true;
         self.uri_fits_location = true;
         self.internal = false;
@@ -270,7 +262,6 @@ impl Exchange {
         for buffer in [
             &mut self.uri,
             &mut self.args,
-            &mut self.host,
             &mut self.capture_subject,
             &mut self.path,
             &mut self.slot_text,
@@ -308,6 +299,11 @@ impl Exchange {
     pub fn refuse(&mut self, env: &mut Env, status: Status) -> Step {
         let site = self.site.clone();
         phases::refuse(self, &mut Context { site: &site, env }, status)
+    }
+
+    /// The host that the client named, in lower case without port; empty if it named none.
+    pub fn host(&self) -> &[u8] {
+        self.head.text(self.head.host)
     }
 
     /// Whether the client asked for the head only.

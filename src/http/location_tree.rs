@@ -113,6 +113,12 @@ enum Outcome<T> {
     Redirect(T),
 }
 
+impl<T> Default for LocationTree<T> {
+    fn default() -> Self {
+        LocationTree { names: PrefixTree::default(), statics: Vec::new(), regexes: Vec::new() }
+    }
+}
+
 impl<T: Copy> LocationTree<T> {
     /// Builds the tree of one level from its locations in the order of the configuration. Refuses duplicates, and
     /// locations that do not lie within their outer one, with nginx's messages.
@@ -179,7 +185,7 @@ impl<T: Copy> LocationTree<T> {
 
     /// This level's regexes with their targets, in their order: for the names of their groups.
     pub fn regexes(&self) -> impl Iterator<Item = (&Regex, T)> {
-        self.regexes.iter().map(|location| (&location.regex, location.target))
+        self.regexes.iter().map(|location| (&*location.regex, location.target))
     }
 
     fn search(&self, path: &[u8], captures: &mut Captures) -> Result<Outcome<T>, MatchError> {

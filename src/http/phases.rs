@@ -14,17 +14,17 @@
 //! Then the header filters ([`super::filters`]), and the response goes out.
 
 use crate::base::level::Level;
-use crate::message::{FieldName, RequestFraming, Status, host, uri};
+use crate::message::{Status, normalize_uri};
 
 use super::context::Context;
 use super::error_page;
 use super::exchange::Exchange;
 use super::filters;
 use super::flow::{Answer, Flow, Step};
-use super::location_tree::Found;
+use super::location_tree::Lookup;
 use super::modules::{self, access, rewrite, spa, try_files};
 use super::redirect;
-use super::site::LocationId;
+use super::site::{LocationId, LocationKind};
 
 /// Where a request stands on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -151,9 +151,7 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = take_target(exchange, context) {
         return Flow::Status(status);
     }
-    if let Err(status) = choose_server(exchange, context) {
-        return Flow::Status(status);
-    }
+    choose_server(exchange, context);
     if exchange.head.method == crate::message::Method::Connect {
         exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
         return Flow::Status(Status::METHOD_NOT_ALLOWED);
@@ -166,81 +164,62 @@ fn take_target(exchange: &mut Exchange, context: &mut Context) -> Result<(), Sta
     let merge_slashes = exchange.scope(context).settings.core.merge_slashes;
     let target = exchange.head.target;
     let text = exchange.head.fields.get(target);
-    match uri::normalize(text, merge_slashes, &mut exchange.uri) {
-        Ok(args) => {
-            if let Some(args) = args {
-                exchange.args.extend_from_slice(args);
-            }
-            Ok(())
-        }
+    let args = match normalize_uri(text, merge_slashes, &mut exchange.uri) {
+        Ok(uri) => uri.args,
         Err(_) => {
             exchange.log(context, Level::Info, format_args!("client sent invalid request"));
-            Err(Status::BAD_REQUEST)
-        }
-    }
-}
-
-/// Takes the host from the target's authority, else from the Host field, and looks its server up.
-fn choose_server(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
-    let head = &exchange.head;
-    let named = if head.authority.is_empty() {
-        head.field(FieldName::Host).unwrap_or(b"")
-    } else {
-        head.text(head.authority)
-    };
-    if named.is_empty() {
-        return Ok(());
-    }
-    match host::validate(named, &mut exchange.host) {
-        Ok(port) => exchange.host_port = port,
-        Err(_) => {
-            exchange.host.clear();
-            exchange.log(context, Level::Info, format_args!("client sent invalid host header"));
             return Err(Status::BAD_REQUEST);
         }
+    };
+    if let Some(args) = args {
+        exchange.args.extend_from_slice(&exchange.head.fields.get(target)[args]);
     }
+    Ok(())
+}
+
+/// Looks the server of the request's host up.
+fn choose_server(exchange: &mut Exchange, context: &mut Context) {
     let address = &context.site.addresses[exchange.address.0 as usize];
-    let Some(names) = &address.names else { return Ok(()) };
-    if let Some(server) = exchange.find_server(context, names) {
+    if let Some(names) = &address.names
+        && !exchange.host().is_empty()
+        && let Some(server) = exchange.find_server(context, names)
+    {
         exchange.server = server;
         exchange.location = context.site.server(server).root;
     }
-    Ok(())
 }
 
 /// Chooses the location for the URI as it is now.
 fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
     exchange.uri_fits_location = true;
     let server = context.site.server(exchange.server);
-    let found = server.locations.find(&exchange.uri, &mut exchange.captures);
-    match found {
-        Found::Location { value, by_regex } => {
-            if by_regex {
-                exchange.take_captures_of_uri(context, value);
+    match server.locations.find(&exchange.uri, &mut exchange.captures) {
+        Ok(Lookup::Found(location)) => {
+            if !context.site.location(location).named_captures.is_empty()
+                || context.site.location(location).kind == LocationKind::Regex
+            {
+                exchange.take_captures_of_uri(context, location);
             }
-            enter(exchange, context, value);
+            enter(exchange, context, location);
         }
-        Found::AddSlash(value) => {
-            enter(exchange, context, value);
+        Ok(Lookup::AutoRedirect(location)) => {
+            enter(exchange, context, location);
             return redirect::add_slash(exchange, context);
         }
-        Found::None => enter(exchange, context, server.root),
+        Ok(Lookup::None) => enter(exchange, context, server.root),
+        Err(error) => {
+            exchange.log(context, Level::Alert, format_args!("pcre2_match() failed: {}", error.code));
+            return Flow::Status(Status::INTERNAL_SERVER_ERROR);
+        }
     }
     let core = &exchange.scope(context).settings.core;
     if core.internal && !exchange.internal {
         return Flow::Status(Status::NOT_FOUND);
     }
-    if let RequestFraming::Length(length) = exchange.head.framing
-        && !exchange.internal
-        && core.client_max_body_size != 0
-        && length > core.client_max_body_size
+    if !exchange.internal
+        && let Err(status) = exchange.check_announced_length(context)
     {
-        exchange.log(
-            context,
-            Level::Error,
-            format_args!("client intended to send too large body: {length} bytes"),
-        );
-        return Flow::Status(Status::CONTENT_TOO_LARGE);
+        return Flow::Status(status);
     }
     Flow::Next
 }

@@ -91,7 +91,7 @@ pub fn set_uri(exchange: &mut Exchange, target: &[u8]) {
 /// 301 to the present URI with a slash at its end.
 pub fn add_slash(exchange: &mut Exchange, context: &mut Context) -> Flow {
     let mut location = context.env.scratch();
-    percent::escape_uri(&exchange.uri, &mut location);
+    percent::escape(&mut location, &exchange.uri, percent::Escape::Uri);
     location.push(b'/');
     if !exchange.args.is_empty() {
         location.push(b'?');
@@ -130,8 +130,8 @@ pub fn set_location(exchange: &mut Exchange, context: &mut Context, target: &[u8
 fn append_redirect_host(exchange: &Exchange, context: &Context, out: &mut Vec<u8>) {
     if exchange.scope(context).settings.core.server_name_in_redirect {
         out.extend_from_slice(&context.site.server(exchange.server).name);
-    } else if !exchange.host.is_empty() {
-        out.extend_from_slice(&exchange.host);
+    } else if !exchange.host().is_empty() {
+        out.extend_from_slice(exchange.host());
     } else {
         append_local_address(exchange, out);
     }

@@ -122,13 +122,13 @@ macro_rules! http_settings {
     (@inherit own $self:ident $parent:ident $field:ident) => {};
 
     (@set once $set:expr, $scope:ident, $call:ident, $module:ident, $field:ident) => {{
-        let value = $set($scope, $call);
+        let value = $set(&mut *$scope, $call);
         let slot = &mut $scope.drafts.$module.get_or_insert_default().$field;
         $crate::conf::directive::set_once($call, slot, value)
     }};
     (@set with $set:expr, $scope:ident, $call:ident, $module:ident, $field:ident) => {{
         let mut slot = $scope.drafts.$module.get_or_insert_default().$field.take();
-        let result = $set($scope, $call, &mut slot);
+        let result = $set(&mut *$scope, $call, &mut slot);
         $scope.drafts.$module.get_or_insert_default().$field = slot;
         result
     }};

@@ -6,11 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::conf::listen::ListenTable;
-use crate::conf::log_target::LogTarget;
+use crate::conf::log_list::LogList;
 use crate::conf::main_settings::MainSettings;
 use crate::conf::template::VariableId;
 
-use super::access_log::AccessSink;
 use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
@@ -43,10 +42,8 @@ pub struct Site {
     pub locations: Vec<Location>,
     /// Every variable that the configuration mentions.
     pub variables: Variables,
-    /// Log targets named by settings; equal ones stand once.
-    pub log_targets: Vec<LogTarget>,
-    /// Access log files with their buffering, in the order of their numbers.
-    pub access_sinks: Vec<AccessSink>,
+    /// Every log that the settings name.
+    pub logs: LogList,
 }
 
 /// One address of `listen` and the servers behind it.

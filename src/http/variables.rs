@@ -174,7 +174,8 @@ impl Exchange {
                     self.variable(*id, context, out);
                 }
                 Part::Capture(number) => {
-                    out.extend_from_slice(self.captures.group(&self.capture_subject, usize::from(*number)));
+                    let text = self.captures.text(usize::from(*number), &self.capture_subject);
+                    out.extend_from_slice(text.unwrap_or(b""));
                 }
             }
         }

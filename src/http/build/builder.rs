@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::base::regex::Regex;
 use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::Complaint;
-use crate::conf::log_target::LogTarget;
+use crate::conf::log_list::LogList;
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::{Template, VariableId, VariableNames};
 use crate::conf::tree::Word;
-use crate::http::access_log::{AccessSink, LogFormat};
+use crate::http::access_log::LogFormat;
 use crate::http::modules;
 use crate::http::site::{Location, LocationId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
@@ -45,10 +45,8 @@ pub struct Builder {
     pub conf_prefix: String,
     /// Whether `compat strict` turns our deviations from nginx off.
     pub strict: bool,
-    /// Log targets, equal ones once.
-    pub log_targets: Vec<LogTarget>,
-    /// Access log files, equal ones once.
-    pub access_sinks: Vec<AccessSink>,
+    /// Every log that the settings name, equal ones once.
+    pub logs: LogList,
     /// `log_format`s by name.
     pub log_formats: HashMap<Box<[u8]>, Arc<LogFormat>>,
     /// Directives that were read and have no meaning here, for one info line.
@@ -165,15 +163,6 @@ impl Builder {
     /// Makes a path absolute: relative ones begin in the prefix.
     pub fn absolute(&self, path: &str) -> String {
         if path.starts_with('/') { path.to_owned() } else { format!("{}{path}", self.prefix) }
-    }
-
-    /// The number of a log target, the same for equal ones.
-    pub fn log_target(&mut self, target: LogTarget) -> u32 {
-        let position = self.log_targets.iter().position(|other| *other == target).unwrap_or_else(|| {
-            self.log_targets.push(target);
-            self.log_targets.len() - 1
-        });
-        position as u32
     }
 
     /// Resolves every variable that was mentioned; unknown ones are reported.

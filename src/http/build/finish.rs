@@ -42,8 +42,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         servers: frozen_servers,
         locations: locations?,
         variables,
-        log_targets: std::mem::take(&mut builder.log_targets),
-        access_sinks: std::mem::take(&mut builder.access_sinks),
+        logs: std::mem::take(&mut builder.logs),
     })
 }
 

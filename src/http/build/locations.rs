@@ -233,8 +233,9 @@ pub fn tree(builder: &mut Builder, children: &[LocationDraft]) -> LocationTree<L
     match LocationTree::build(tree_entries(builder, children)) {
         Ok(tree) => tree,
         Err(error) => {
-            let (span, include) = place_of(children, error.target).unwrap_or_default();
-            builder.error_at(span, include, error.message);
+            if let Some((span, include)) = place_of(children, error.target) {
+                builder.error_at(span, include, error.message);
+            }
             LocationTree::default()
         }
     }

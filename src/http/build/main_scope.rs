@@ -73,7 +73,7 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     };
     walk(&mut scope, &parsed.tree);
     if !scope.seen.contains("events") && !scope.builder.diagnostics.has_errors() {
-        scope.report(Diagnostic::error("no \"events\" section in configuration"));
+        scope.builder.diagnostics.push(Diagnostic::error("no \"events\" section in configuration"));
     }
     let site = finish::finish(scope.main, scope.http, &mut scope.builder);
     report_without_meaning(&mut scope.builder);

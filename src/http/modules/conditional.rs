@@ -4,7 +4,7 @@
 use crate::base::clock::parse_http_date;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
-use crate::message::{FieldName, Status, etag};
+use crate::message::{FieldName, Status, if_match, if_none_match};
 
 use super::core::IfModifiedSince;
 
@@ -33,7 +33,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
         return Some(Status::PRECONDITION_FAILED);
     }
     if let Some(list) = head.field(FieldName::IfMatch)
-        && !etag::if_match(list, etag_text)
+        && !if_match(list, etag_text)
     {
         return Some(Status::PRECONDITION_FAILED);
     }
@@ -42,7 +42,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
     let rule = context.site.settings(exchange.location).core.if_modified_since;
     if since.is_none() && none_match.is_none()
         || since.is_some_and(|value| is_modified(value, last_modified, rule))
-        || none_match.is_some_and(|list| !etag::if_none_match(list, etag_text))
+        || none_match.is_some_and(|list| !if_none_match(list, etag_text))
     {
         return None;
     }

@@ -8,7 +8,7 @@ use crate::conf::template::Template;
 use crate::conf::values;
 use crate::http::build::Scope;
 use crate::http::build::arguments::{
-    flag, invalid_value, milliseconds, number, offset, one_of, seconds, size, template, without_meaning,
+    flag, invalid_value, milliseconds, number, offset, one_of, size, template, without_meaning,
 };
 use crate::http::phases::Handler;
 use crate::http::settings::contexts::{
@@ -32,6 +32,14 @@ pub struct Root {
 impl Default for Root {
     fn default() -> Self {
         Root { template: Template::literal(b"html"), is_alias: false, is_absolute: true, prefix: Arc::from([]) }
+    }
+}
+
+impl Root {
+    /// `root html`, below the folder that relative paths begin in.
+    pub fn default_below(prefix: &str) -> Root {
+        let template = Template::literal(format!("{prefix}html").as_bytes());
+        Root { template, is_alias: false, is_absolute: true, prefix: Arc::from([]) }
     }
 }
 

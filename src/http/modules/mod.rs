@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use crate::conf::directive::Directive;
 
-use super::build::Scope;
+use super::build::{Builder, Scope};
 use super::settings::ModuleDraft;
 use super::variables::VariableEntry;
 
+pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
+pub mod ranges;
 
 macro_rules! modules_with_settings {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -114,6 +116,15 @@ modules_with_settings! {
     map,
     /// `access_log`, `log_format`, `error_log`.
     log,
+}
+
+/// Settings around the `http` block: defaults that depend on where the server is installed.
+pub fn outermost_drafts(builder: &mut Builder) -> Drafts {
+    let mut drafts = Drafts::default();
+    drafts.core.get_or_insert_default().root = Some(core::Root::default_below(&builder.prefix));
+    drafts.request_body.get_or_insert_default().temp_path =
+        Some(Some(request_body::TempPath::default_below(&builder.prefix)));
+    drafts
 }
 
 /// The built-in variables of all modules.

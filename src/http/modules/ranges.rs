@@ -7,8 +7,7 @@ use crate::base::clock::parse_http_date;
 use crate::http::body::Body;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
-use crate::message::ranges::{RangeRequest, parse_ranges};
-use crate::message::{FieldName, Status, Version, etag};
+use crate::message::{FieldName, RangeRequest, Status, Version, if_range_is_etag, parse_ranges};
 
 /// Cuts the ranges that the client asks for; 416 if the content has none of them.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
@@ -56,7 +55,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
 fn if_range_holds(exchange: &Exchange) -> bool {
     let Some(value) = exchange.head.field(FieldName::IfRange) else { return true };
     let response = &exchange.response;
-    if etag::if_range_is_etag(value) {
+    if if_range_is_etag(value) {
         response.etag.is_some_and(|span| response.text(span) == value)
     } else {
         response.last_modified.is_some_and(|last| parse_http_date(value) == Some(last))

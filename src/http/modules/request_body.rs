@@ -35,6 +35,13 @@ pub struct TempPath {
     pub levels: [u8; 3],
 }
 
+impl TempPath {
+    /// `client_body_temp`, below the folder that relative paths begin in.
+    pub fn default_below(prefix: &str) -> TempPath {
+        TempPath { path: format!("{prefix}client_body_temp").into(), levels: [0; 3] }
+    }
+}
+
 settings! {
     module request_body;
     fields {

@@ -1,0 +1,3 @@
+//! Placeholder.
+/// Format.
+pub struct LogFormat;

@@ -1,0 +1,3 @@
+//! Placeholder.
+/// Variables.
+pub static VARIABLES: &[crate::http::variables::VariableEntry] = &[];
