@@ -56,19 +56,18 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     let mut tree = reader.read_text("-g", options.command_line.as_bytes(), Origin::CommandLine);
     tree.extend(reader.read_file(options.path));
     let parsed = reader.finish(tree);
+    let mut builder = Box::<Builder>::default();
+    builder.diagnostics = parsed.diagnostics;
+    builder.prefix = options.prefix.to_owned();
+    builder.conf_prefix = conf_prefix.to_owned();
+    builder.hostname = options.hostname.into();
+    builder.default_port = if options.privileged { 80 } else { 8000 };
+    builder.resolve = options.resolve;
     let mut scope = MainScope {
         context: Context::MAIN,
         main: MainSettings::default(),
         seen: HashSet::new(),
-        builder: Box::new(Builder {
-            diagnostics: parsed.diagnostics,
-            prefix: options.prefix.to_owned(),
-            conf_prefix: conf_prefix.to_owned(),
-            hostname: options.hostname.into(),
-            default_port: if options.privileged { 80 } else { 8000 },
-            resolve: options.resolve,
-            ..Builder::default()
-        }),
+        builder,
         http: None,
     };
     walk(&mut scope, &parsed.tree);
