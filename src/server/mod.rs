@@ -1,1 +1,2 @@
 //! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
+pub mod config_files;
