@@ -4,6 +4,7 @@ pub mod ascii;
 pub mod cidr;
 pub mod clock;
 pub mod level;
+pub mod log;
 pub mod percent;
 pub mod prefix_tree;
 pub mod regex;

@@ -21,6 +21,8 @@ pub mod known;
 mod known_table;
 pub mod laws;
 pub mod lexer;
+pub mod log_list;
+pub mod log_target;
 pub mod missing;
 pub mod parser;
 pub mod render;
