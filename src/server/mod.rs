@@ -1,2 +1,3 @@
 //! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
 pub mod config_files;
+pub mod logs;
