@@ -15,12 +15,11 @@ pub mod request_body;
 pub mod serve;
 
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 
-use crate::http::exchange::{ConnectionFacts, Exchange, Outcome};
-use crate::message::ResponseFraming;
+use crate::http::exchange::{ConnectionFacts, Exchange};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
+use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 
 use output::Output;
@@ -78,6 +77,8 @@ pub struct Active {
     pub output: Output,
     /// The request body, while it is read for the exchange.
     pub body: Option<BodyReader>,
+    /// The file that the body was put into; dropped (and removed) with the request.
+    pub body_file: Option<TemporaryFile>,
 }
 
 /// What an active request waits for.
@@ -121,17 +122,12 @@ pub struct Client {
     pub flags: Flags,
     /// Idle milliseconds that the last response granted.
     pub idle_ms: u64,
-    /// The site of the last request where its address is gone from the present one.
-    pub address: AddressOf,
-}
-
-/// Where a connection's requests are looked up.
-#[derive(Clone, Debug)]
-pub enum AddressOf {
-    /// The listener's own address, as the present site has it.
-    Listener,
-    /// One of the specific addresses that a wildcard's socket receives for.
-    Specific(std::net::IpAddr),
+    /// Not closed for idleness before this (monotonic milliseconds; `keepalive_min_timeout`).
+    pub keep_until_ms: u64,
+    /// Milliseconds without a byte that end discarding and lingering.
+    pub linger_timeout_ms: u64,
+    /// Bytes that the socket did not take; they go before everything else.
+    pub unsent: Vec<u8>,
 }
 
 /// What is known of a connection's socket.
@@ -170,18 +166,6 @@ impl Client {
 impl Active {
     /// An active request around an exchange.
     pub fn new(exchange: Exchange) -> Active {
-        Active { exchange, waiting: Waiting::Nothing, output: Output::default(), body: None }
+        Active { exchange, waiting: Waiting::Nothing, output: Output::default(), body: None, body_file: None }
     }
 }
-
-/// Counts kept while a response goes out.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sending {
-    /// How the body ends.
-    pub framing: ResponseFraming,
-    /// What the log will know.
-    pub outcome: Outcome,
-}
-
-/// The shared form of a local end of listeners with a fixed address.
-pub type SharedEndpoint = Rc<crate::http::exchange::Endpoint>;

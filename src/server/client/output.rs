@@ -36,6 +36,8 @@ pub struct Output {
     /// Read by the pool, for what `sendfile` cannot send; with the offset in the file.
     read: Option<(u64, ReadBuffer)>,
     job: Option<JobId>,
+    /// Monotonic milliseconds when `limit_rate` allows more.
+    delayed_until_ms: Option<u64>,
     rate: Option<Rate>,
     body_sent: u64,
     trailers: bool,
@@ -125,6 +127,7 @@ impl Client {
     /// Sends as much of the response as the socket, the rate and the turn allow.
     pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
+        active.output.delayed_until_ms = None;
         let pumped = self.pump_active(&mut active, key, res);
         let now_ms = res.env.now.monotonic_ms;
         match pumped {
@@ -134,7 +137,10 @@ impl Client {
                 self.set_deadline(now_ms + active.exchange.scope_settings().core.send_timeout);
             }
             Ok(Pumped::Spent) => res.make_ready(self, key),
-            Ok(Pumped::Delayed(ms)) => self.set_deadline(now_ms + ms),
+            Ok(Pumped::Delayed(ms)) => {
+                active.output.delayed_until_ms = Some(now_ms + ms);
+                self.set_deadline(now_ms + ms);
+            }
             Ok(Pumped::Reading) => {}
             Ok(Pumped::Broken) | Err(_) => {
                 active.exchange.outcome.complete = false;
@@ -243,9 +249,9 @@ impl Client {
         }
         if let Some((offset, buffer)) = &output.read
             && *offset <= range.offset
-            && range.offset < *offset + buffer.bytes().len() as u64
+            && range.offset < *offset + buffer.len() as u64
         {
-            let bytes = &buffer.bytes()[(range.offset - *offset) as usize..];
+            let bytes = &buffer[(range.offset - *offset) as usize..];
             let bytes = &bytes[..bytes.len().min(length as usize)];
             return Ok(match send(self, bytes, SendFlags::NOSIGNAL)? {
                 0 => Piece::Blocked,
@@ -490,6 +496,16 @@ fn memory_of(piece: &Body) -> Option<&[u8]> {
 }
 
 impl Output {
+    /// The pool's job that it waits for.
+    pub fn pending_job(&self) -> Option<JobId> {
+        self.job
+    }
+
+    /// Whether `limit_rate` is what it waits for.
+    pub fn is_delayed(&self, now_ms: u64) -> bool {
+        self.delayed_until_ms.is_some_and(|until| until <= now_ms)
+    }
+
     /// The piece that is sent next: the last of several, which stand in reverse.
     fn first_piece(&mut self) -> &Body {
         if let Body::Pieces(pieces) = &mut self.body {
