@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_pattern_names_its_files_in_byte_order() {
-        let mut files = MemoryFiles::new().with("/c/b.conf", "").with("/c/Z.conf", "").with("/c/d/a.conf", "");
+        let mut files =
+            MemoryFiles::new().with("/c/b.conf", "").with("/c/Z.conf", "").with("/c/d/a.conf", "");
         assert_eq!(files.glob("/c/*.conf").unwrap(), ["/c/Z.conf", "/c/b.conf"]);
         assert!(files.glob("/none/*").unwrap().is_empty());
     }

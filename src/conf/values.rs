@@ -33,7 +33,9 @@ impl fmt::Display for ValueError {
             Self::UnexpectedCharacter(byte) => write!(f, "\"{}\" is not expected here", byte.escape_ascii()),
             Self::TooLarge => f.write_str("the value is too large"),
             Self::UnitOrder => f.write_str("units go from the longest to the shortest, each once"),
-            Self::UnitTooLong => f.write_str("this time is kept in milliseconds and takes no months or years"),
+            Self::UnitTooLong => {
+                f.write_str("this time is kept in milliseconds and takes no months or years")
+            }
             Self::UnitTooShort => f.write_str("this time is kept in whole seconds and takes no milliseconds"),
             Self::NotAFlag => f.write_str("it must be \"on\" or \"off\""),
         }
@@ -285,7 +287,9 @@ mod tests {
         assert_eq!(ms("1ms5"), Some(5001));
         assert_eq!(ms("5 5"), Some(10_000));
         assert_eq!(ms("1h5 6"), Some(3_611_000));
-        for refused in ["1 h", "5 1s", "1s5 ", "1ms5 ", "5  5 ", "1h 5 s", "1d 5 6h", " ", "", "s", "-1", "1.5s"] {
+        for refused in
+            ["1 h", "5 1s", "1s5 ", "1ms5 ", "5  5 ", "1h 5 s", "1d 5 6h", " ", "", "s", "-1", "1.5s"]
+        {
             assert_eq!(ms(refused), None, "{refused:?}");
         }
     }
