@@ -45,7 +45,7 @@ pub fn run(boot: WorkerBoot) {
                 WorkerCommand::Quit { deadline } => {
                     worker.quitting = Some(deadline);
                     worker.listen(Vec::new());
-                    worker.connections.retain(|_, connection| !connection.input.is_empty());
+                    worker.connections.retain(|_, known| !known.served || !known.input.is_empty());
                 }
                 WorkerCommand::Terminate => return,
             }
@@ -62,6 +62,7 @@ pub fn run(boot: WorkerBoot) {
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
+    served: bool,
 }
 
 struct Worker {
@@ -104,7 +105,7 @@ impl Worker {
             let token = self.token();
             let both = Interest::READABLE;
             let _ = self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both);
-            self.connections.insert(token, Connection { stream, input: Vec::new() });
+            self.connections.insert(token, Connection { stream, input: Vec::new(), served: false });
             self.ready(token);
         }
     }
@@ -122,6 +123,7 @@ impl Worker {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     let Some(end) = memchr::memmem::find(&connection.input, b"\r\n\r\n") else { return };
                     connection.input.drain(..end + 4);
+                    connection.served = true;
                     let body = &self.site.answer;
                     let length = body.len();
                     let close = if self.quitting.is_some() { "Connection: close\r\n" } else { "" };
