@@ -1,0 +1,7 @@
+//! Integration tests: real processes, real sockets, one binary. A file per feature; `util` is the harness.
+//!
+//! To add a feature's tests, write `tests/it/FEATURE.rs` and one `mod FEATURE;` line here.
+
+mod util;
+
+mod harness;
