@@ -370,9 +370,10 @@ fn guard(group: u32) -> Child {
         .expect("start the guard")
 }
 
-/// A daemon has left its process group: its arguments still name the folder, which no other server has.
-fn kill_by_folder(root: &Path) {
-    let root = root.to_str().expect("UTF-8").as_bytes();
+/// A daemon has left its process group. Its working directory or its arguments still name the folder, which no other
+/// server has.
+fn kill_by_folder(folder: &Path) {
+    let root = folder.to_str().expect("UTF-8").as_bytes();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
         let Some(pid) = number.and_then(Pid::from_raw) else { continue };
@@ -380,7 +381,8 @@ fn kill_by_folder(root: &Path) {
             continue;
         }
         let arguments = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        if memchr::memmem::find(&arguments, root).is_some() {
+        let cwd = std::fs::read_link(entry.path().join("cwd")).unwrap_or_default();
+        if cwd.starts_with(folder) || memchr::memmem::find(&arguments, root).is_some() {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
