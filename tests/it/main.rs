@@ -5,4 +5,3 @@
 mod util;
 
 mod harness;
-mod process;
