@@ -43,6 +43,12 @@ impl Env {
         }
     }
 
+    /// Takes the time of a new loop turn.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        self.dates.update(now);
+    }
+
     /// An empty buffer; hand it back with [`Env::give_back`].
     pub fn scratch(&mut self) -> Vec<u8> {
         self.scratch.pop().unwrap_or_default()

@@ -9,11 +9,13 @@ use std::rc::Rc;
 
 use crate::base::regex::Captures;
 use crate::message::{RequestHead, ResponseHead, Status, Version};
+use crate::proto::proxy_protocol::ProxyHeader;
 
 use super::body::Body;
 use super::context::{Context, Env};
 use super::file::Symlinks;
 use super::flow::{Answer, Step};
+use super::modules::LocationSettings;
 use super::modules::rewrite;
 use super::modules::try_files;
 use super::phases::{self, Stage};
@@ -33,17 +35,6 @@ pub enum Endpoint {
     Unix(Box<[u8]>),
 }
 
-/// What the PROXY protocol said of a connection.
-#[derive(Clone, Debug, Default)]
-pub struct ProxyProtocol {
-    /// The client's address and port.
-    pub source: Option<SocketAddr>,
-    /// The address and port that it connected to.
-    pub destination: Option<SocketAddr>,
-    /// Type-length-values in order.
-    pub tlvs: Vec<(u8, Box<[u8]>)>,
-}
-
 /// What the engine knows of a client connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionFacts {
@@ -58,7 +49,7 @@ pub struct ConnectionFacts {
     /// Our end.
     pub local: Endpoint,
     /// What the PROXY protocol said, if it was spoken.
-    pub proxy_protocol: Option<Rc<ProxyProtocol>>,
+    pub proxy_protocol: Option<Rc<ProxyHeader>>,
     /// Whether it is under TLS.
     pub secure: bool,
 }
@@ -309,6 +300,20 @@ impl Exchange {
     /// Whether the client asked for the head only.
     pub fn is_head(&self) -> bool {
         self.head.method == crate::message::Method::Head
+    }
+
+    /// Makes a recycled exchange one of this site and address, before a head is read into it.
+    pub fn rebase(&mut self, site: &SiteHandle, address: AddressId) {
+        if !self.site.is_same(site) {
+            self.site = site.clone();
+        }
+        self.address = address;
+        self.choose_default_server();
+    }
+
+    /// The settings of the scope that the request is in.
+    pub fn scope_settings(&self) -> &LocationSettings {
+        self.site.settings(self.location)
     }
 
     /// The method that handlers go by.

@@ -161,6 +161,11 @@ pub struct FileFailure {
 }
 
 impl FileFailure {
+    /// A listing that could not be made because the pool is full.
+    pub fn busy() -> FileFailure {
+        FileFailure { call: FileCall::OpenDirectory, errno: 11, reason: FailureReason::Busy }
+    }
+
     /// `open() "/x" failed (2: No such file or directory)`: the text of nginx's log line.
     pub fn describe<'a>(&'a self, path: &'a [u8]) -> impl fmt::Display + 'a {
         struct Line<'a>(&'a FileFailure, &'a [u8]);

@@ -286,7 +286,7 @@ impl Client {
             Need::File(want) => {
                 let site = active.exchange.site.clone();
                 let options = &site.location(active.exchange.location).file_options;
-                match res.files.open(&active.exchange.file_request(want, options), res.env.now) {
+                match res.files.open(&active.exchange.file_request(want, options), res.env.now.into()) {
                     Opened::Ready(answer) => Some(Answer::File(answer)),
                     Opened::Pending(job) => {
                         self.await_job(active, job, key, res);
