@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exchange::Exchange;
 use super::server_names::ServerNames;
 use super::site::{LocationId, ServerId};
-use super::variables::{Kept, Source};
+use super::variables::Source;
 
 /// Whether `regex` matches `subject`. If it does, `$1` to `$9` and the variables of its named groups are set; if not,
 /// they stay what they were. A match that reached its bound counts as none.
@@ -91,18 +91,18 @@ impl Exchange {
         context: &mut Context,
         names: &ServerNames<ServerId>,
     ) -> Result<Option<ServerId>, Status> {
-        let found = match names.find(&self.host, &mut self.captures) {
+        let found = match names.find(self.head.text(self.head.host), &mut self.captures) {
             Ok(Some(found)) => found,
             Ok(None) => return Ok(None),
             Err(error) => {
-                let host = String::from_utf8_lossy(&self.host).into_owned();
+                let host = String::from_utf8_lossy(self.host()).into_owned();
                 self.log(context, Level::Alert, format_args!("{error} on \"{host}\" using a server name"));
                 return Err(Status::INTERNAL_SERVER_ERROR);
             }
         };
         if let Some((number, _)) = found.regex {
             self.capture_subject.clear();
-            self.capture_subject.extend_from_slice(&self.host);
+            self.capture_subject.extend_from_slice(self.head.text(self.head.host));
             let site = context.site;
             let address = &site.addresses[self.address.0 as usize];
             if let Some(named) = address.name_captures.get(number) {

@@ -1,6 +1,5 @@
 //! `expires`.
 
-use crate::base::ascii;
 use crate::base::clock::{format_http_date, offset_secs};
 use crate::conf::directive::{Call, Complaint};
 use crate::conf::template::Template;
@@ -151,10 +150,10 @@ fn next_time_of_day(now: i64, time: i64, zone: &TimeZone) -> i64 {
     if next > now { next } else { to_utc(today + DAY) }
 }
 
-/// Law for tests: the next time of day is in the future, at most about a day away.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ascii;
 
     #[test]
     fn rules_are_read_as_nginx_reads_them() {
