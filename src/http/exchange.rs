@@ -8,8 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::base::regex::Captures;
-use crate::message::{RequestHead, ResponseHead, Status, Version};
-use crate::proto::proxy_protocol::ProxyHeader;
+use crate::message::{Fields, RequestHead, ResponseHead, Status, Version};
 
 use super::body::Body;
 use super::context::{Context, Env};
@@ -17,6 +16,7 @@ use super::file::Symlinks;
 use super::flow::{Answer, Step};
 use super::modules::LocationSettings;
 use super::modules::rewrite;
+use super::modules::static_files::Opened;
 use super::modules::try_files;
 use super::phases::{self, Stage};
 use super::site::{AddressId, Location, LocationId, ServerId, SiteHandle};
@@ -105,6 +105,8 @@ pub struct Exchange {
     pub uri_is_original: bool,
     /// Whether `uri` was rewritten since the location was chosen, so that `alias` no longer fits it.
     pub uri_fits_location: bool,
+    /// Whether the URI goes behind the `alias` of a location with a regular expression (`try_files` found it there).
+    pub uri_extends_alias: bool,
     /// Whether an internal redirect brought the request here.
     pub internal: bool,
     /// How many more URI changes are allowed.
@@ -129,6 +131,12 @@ pub struct Exchange {
     pub root_length: u32,
     /// Which symbolic links in `path` are refused.
     pub symlinks: Symlinks,
+    /// A file that `index` opened on its way, for the handler that wants the same one.
+    pub opened: Opened,
+    /// How many variables of the configuration are being computed for one another.
+    pub variable_depth: u8,
+    /// The trailers that were sent.
+    pub sent_trailers: Fields,
     /// The request body, where one was read.
     pub request_body: RequestBody,
     /// The status that `error_page` keeps or sets; wins over the handler's.
@@ -177,6 +185,7 @@ impl Exchange {
             args: Vec::new(),
             uri_is_original: true,
             uri_fits_location: true,
+            uri_extends_alias: false,
             internal: false,
             uri_changes_left: MAX_URI_CHANGES + 1,
             method_is_get: false,
@@ -189,6 +198,9 @@ impl Exchange {
             path: Vec::new(),
             root_length: 0,
             symlinks: Symlinks::Follow,
+            opened: Opened::default(),
+            variable_depth: 0,
+            sent_trailers: Fields::default(),
             request_body: RequestBody::Unread,
             error_status: None,
             in_error_page: false,
@@ -219,6 +231,7 @@ impl Exchange {
         self.args.clear();
         self.uri_is_original = true;
         self.uri_fits_location = true;
+        self.uri_extends_alias = false;
         self.internal = false;
         self.uri_changes_left = MAX_URI_CHANGES + 1;
         self.method_is_get = false;
@@ -231,6 +244,9 @@ impl Exchange {
         self.path.clear();
         self.root_length = 0;
         self.symlinks = Symlinks::Follow;
+        self.opened.forget();
+        self.variable_depth = 0;
+        self.sent_trailers.clear();
         self.request_body = RequestBody::Unread;
         self.error_status = None;
         self.in_error_page = false;
@@ -264,7 +280,11 @@ impl Exchange {
         if self.response.fields.capacity() > KEPT_CAPACITY {
             self.response = ResponseHead::default();
         }
+        if self.sent_trailers.capacity() > KEPT_CAPACITY {
+            self.sent_trailers = Fields::default();
+        }
         self.body = Body::Empty;
+        self.opened.forget();
         self.request_body = RequestBody::Unread;
     }
 

@@ -171,13 +171,18 @@ impl FileFailure {
         struct Line<'a>(&'a FileFailure, &'a [u8]);
         impl fmt::Display for Line<'_> {
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let error = std::io::Error::from_raw_os_error(self.0.errno).to_string();
-                let text = error.split(" (os error").next().unwrap_or(&error);
                 let path = String::from_utf8_lossy(self.1);
-                write!(out, "{} \"{path}\" failed ({}: {text})", self.0.call.name(), self.0.errno)
+                write!(out, "{} \"{path}\" failed ({})", self.0.call.name(), self.0.error_text())
             }
         }
         Line(self, path)
+    }
+
+    /// `2: No such file or directory`
+    pub fn error_text(&self) -> String {
+        let error = std::io::Error::from_raw_os_error(self.errno).to_string();
+        let text = error.split(" (os error").next().unwrap_or(&error);
+        format!("{}: {text}", self.errno)
     }
 }
 

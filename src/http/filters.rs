@@ -4,6 +4,7 @@
 //!    needs Last-Modified and ETag as the handler set them.
 //! 2. `headers`: `add_header` and `expires`, which go by the status that the client will see (304 included).
 //! 3. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 4. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
 use crate::message::Status;
 
@@ -18,9 +19,11 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.reason = None;
     }
     set_server(exchange, context);
-    conditional::filter(exchange, context)
+    let status = conditional::filter(exchange, context)
         .or_else(|| headers::filter(exchange, context))
-        .or_else(|| ranges::filter(exchange, context))
+        .or_else(|| ranges::filter(exchange, context));
+    headers::make_room_for_trailers(exchange, context);
+    status
 }
 
 /// `Server`, as `server_tokens` says.

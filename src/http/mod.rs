@@ -23,4 +23,6 @@ pub mod redirect;
 pub mod server_names;
 pub mod settings;
 pub mod site;
+#[cfg(test)]
+pub mod testing;
 pub mod variables;

@@ -62,7 +62,7 @@ pub struct Builder {
 }
 
 /// A regular expression with the variables that its named groups set.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SiteRegex {
     /// The expression.
     pub regex: Arc<Regex>,

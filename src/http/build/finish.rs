@@ -26,6 +26,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let mut servers = std::mem::take(&mut builder.servers);
     let mut frozen_servers = Vec::with_capacity(servers.len());
     if let Some(http) = http {
+        modules::warn_of_traps(builder, &http.drafts, &defaults.settings);
         let around = http.drafts.merge(&defaults);
         for (index, draft) in servers.iter_mut().enumerate() {
             frozen_servers.push(freeze_server(builder, draft, &around, ServerId(index as u32)));
@@ -47,6 +48,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
 }
 
 fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged, id: ServerId) -> Server {
+    modules::warn_of_traps(builder, &draft.drafts, &around.settings);
     let merged = std::mem::take(&mut draft.drafts).merge(around);
     locations::freeze_as(builder, draft.root, &LocationHead::server(), merged, id, &mut draft.children);
     let mut named = HashMap::new();
