@@ -4,6 +4,7 @@
 //! in [`modules`].
 
 pub mod access_log;
+pub mod access_queue;
 pub mod body;
 pub mod build;
 pub mod context;
