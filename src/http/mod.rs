@@ -20,6 +20,8 @@ pub mod mime;
 pub mod modules;
 pub mod paths;
 pub mod phases;
+#[cfg(test)]
+mod probe;
 pub mod redirect;
 pub mod server_names;
 pub mod settings;
