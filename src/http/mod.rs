@@ -4,6 +4,7 @@
 //! in [`modules`].
 
 pub mod access_log;
+pub mod access_queue;
 pub mod body;
 pub mod build;
 pub mod context;
@@ -19,6 +20,8 @@ pub mod mime;
 pub mod modules;
 pub mod paths;
 pub mod phases;
+#[cfg(test)]
+mod probe;
 pub mod redirect;
 pub mod server_names;
 pub mod settings;

@@ -5,11 +5,14 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::cidr::AddressSet;
+use crate::base::log::ErrorTargets;
 use crate::conf::listen::ListenTable;
 use crate::conf::log_list::LogList;
 use crate::conf::main_settings::MainSettings;
 use crate::conf::template::VariableId;
 
+use super::access_log::AccessLogs;
 use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
@@ -44,6 +47,12 @@ pub struct Site {
     pub variables: Variables,
     /// Every log that the settings name.
     pub logs: LogList,
+    /// `error_log` of the main context, for scopes without one and for what belongs to no request.
+    pub error_log: ErrorTargets,
+    /// The access log of scopes without one.
+    pub access_log: AccessLogs,
+    /// `debug_connection`: clients whose lines every error log takes.
+    pub debug_connections: AddressSet,
 }
 
 /// One address of `listen` and the servers behind it.

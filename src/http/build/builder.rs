@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::base::log::ErrorTarget;
 use crate::base::regex::Regex;
 use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::Complaint;
@@ -47,6 +48,8 @@ pub struct Builder {
     pub strict: bool,
     /// Every log that the settings name, equal ones once.
     pub logs: LogList,
+    /// `error_log`s of the main context.
+    pub error_log: Vec<ErrorTarget>,
     /// `log_format`s by name.
     pub log_formats: HashMap<Box<[u8]>, Arc<LogFormat>>,
     /// Directives that were read and have no meaning here, for one info line.

@@ -35,6 +35,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let listens = gather_listens(builder, &servers);
     let addresses = gather_addresses(builder, &listens, &servers);
     let variables = builder.finish_variables();
+    let logs = modules::log::finish(builder, &main);
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
     Some(Site {
         main,
@@ -44,6 +45,9 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         locations: locations?,
         variables,
         logs: std::mem::take(&mut builder.logs),
+        error_log: logs.error,
+        access_log: logs.access,
+        debug_connections: logs.debug_connections,
     })
 }
 

@@ -16,6 +16,8 @@ use super::variables::VariableEntry;
 pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
+#[cfg(test)]
+mod variable_tests;
 pub mod ranges;
 
 macro_rules! modules_with_settings {
