@@ -110,6 +110,7 @@ fn main() -> ExitCode {
         configuration: line.configuration,
         error_log: line.error_log,
         directives: line.directives.unwrap_or_default(),
+        text: None,
         quiet: line.quiet,
         action,
         arguments,

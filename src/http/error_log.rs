@@ -9,8 +9,9 @@ use crate::base::level::Level;
 use crate::base::log::{self, ErrorTarget, ErrorTargets, LineWriter};
 use crate::message::{FieldName, Version};
 
-use super::context::Context;
-use super::exchange::{Endpoint, Exchange};
+use super::context::{Context, Env};
+use super::exchange::{ConnectionFacts, Endpoint, Exchange};
+use super::site::{LocationId, Site};
 
 impl Exchange {
     /// Logs a message about this request where its scope's `error_log`s take the level; else nothing is formatted.
@@ -80,6 +81,61 @@ impl Exchange {
             Endpoint::Unix(_) => PeerAddress::Unix,
         }
     }
+}
+
+impl Exchange {
+    /// The same from the shell, which has no context at hand.
+    pub fn log_in_scope(&self, env: &mut Env, level: Level, message: fmt::Arguments<'_>) {
+        let site = self.site.clone();
+        self.log(&mut Context { site: &site, env }, level, message);
+    }
+
+    /// Logs why a head or body was refused; `phase` is what was being read.
+    pub fn log_refusal(&self, env: &mut Env, message: &[u8], phase: &str) {
+        let message = String::from_utf8_lossy(message);
+        self.log_in_scope(env, Level::Info, format_args!("{message} while {phase}"));
+    }
+
+    /// Logs field lines that were skipped for their names.
+    pub fn log_ignored_lines(&self, env: &mut Env) {
+        let line = String::from_utf8_lossy(self.head.text(self.head.ignored_line)).into_owned();
+        self.log_in_scope(env, Level::Info, format_args!("client sent invalid header line: \"{line}\""));
+    }
+
+    /// Logs that a file ended before the length that was announced.
+    pub fn log_truncated(&self, env: &mut Env) {
+        let path = String::from_utf8_lossy(&self.path).into_owned();
+        self.log_in_scope(env, Level::Alert, format_args!("file \"{path}\" was truncated while it was sent"));
+    }
+}
+
+/// Logs about a connection outside of any request, by the default server of its address.
+pub fn log_connection(
+    site: &Site,
+    root: LocationId,
+    facts: &ConnectionFacts,
+    env: &mut Env,
+    level: Level,
+    message: fmt::Arguments<'_>,
+) {
+    let targets = site.settings(root).log.error.as_ref().unwrap_or(&site.error_log);
+    env.logs.push_with(targets, level, Some(facts.number), |line| {
+        // A line that is cut reports an error here, which is no news.
+        let _ = line.write_fmt(message);
+        line.push(b", client: ");
+        match &facts.peer {
+            Endpoint::Inet(address) => drop(write!(line, "{}", address.ip())),
+            Endpoint::Unix(_) => line.push(b"unix:"),
+        }
+        line.push(b", server: ");
+        match &facts.local {
+            Endpoint::Inet(address) => drop(write!(line, "{address}")),
+            Endpoint::Unix(path) => {
+                line.push(b"unix:");
+                line.push(path);
+            }
+        }
+    });
 }
 
 fn push_quoted(line: &mut LineWriter<'_>, name: &[u8], text: &[u8]) {

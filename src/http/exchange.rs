@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::base::regex::Captures;
 use crate::message::{Fields, RequestHead, ResponseHead, Status, Version};
+use crate::proto::proxy_protocol::ProxyHeader;
 
 use super::body::Body;
 use super::context::{Context, Env};

@@ -104,6 +104,8 @@ fn build_http(http: &str, files: MemoryFiles) -> Built {
     let text = format!("error_log stderr notice; events {{ }} http {{ {http} }}");
     let mut files = files.with("/etc/thalweg/thalweg.conf", text);
     let options = BuildOptions {
+        error_log: &crate::conf::main_settings::LogTarget::Stderr,
+        previous_logs: None,
         path: "/etc/thalweg/thalweg.conf",
         prefix: "/usr/share/thalweg/",
         command_line: "",

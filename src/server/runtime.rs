@@ -23,7 +23,6 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// What a worker is told. It looks for commands when its waker fires.
-#[derive(Debug)]
 pub enum WorkerCommand {
     /// Serve from this site and accept from these sockets. Those that are not named any more are deregistered, after
     /// what waits in their queues was accepted; connections go on.

@@ -314,6 +314,12 @@ mod process_tests {
     }
 }
 
+/// The descriptor of something that only tells its number and owns it, such as mio's poll.
+pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
+    // SAFETY: the owner keeps the descriptor open as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
 // --- files
 
 /// `cachestat(2)` (Linux 6.5).

@@ -48,6 +48,8 @@ pub struct Builder {
     pub strict: bool,
     /// Every log that the settings name, equal ones once.
     pub logs: LogList,
+    /// Where errors go as long as the configuration does not say.
+    pub default_error_log: Option<crate::conf::main_settings::LogTarget>,
     /// `error_log`s of the main context.
     pub error_log: Vec<ErrorTarget>,
     /// `log_format`s by name.

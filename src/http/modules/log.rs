@@ -280,7 +280,11 @@ pub struct SiteLogs {
 /// Settles the defaults, once every scope is frozen: the default access log is opened only if a scope writes to it.
 pub fn finish(builder: &mut Builder, main: &MainSettings) -> SiteLogs {
     if builder.error_log.is_empty() {
-        let target = LogTarget::File(absolute(builder, b"logs/error.log"));
+        let target = match &builder.default_error_log {
+            Some(main_settings::LogTarget::Stderr) => LogTarget::Stderr,
+            Some(main_settings::LogTarget::File(path)) => LogTarget::File(absolute(builder, path.as_bytes())),
+            _ => LogTarget::File(absolute(builder, b"logs/error.log")),
+        };
         let sink = builder.logs.error_log(target);
         builder.error_log.push(ErrorTarget { sink, level: Level::Error });
     }

@@ -91,7 +91,7 @@ impl Client {
         let exchange = &mut active.exchange;
         let site = exchange.site.clone();
         let settings = site.settings(exchange.location);
-        let trailers = crate::http::modules::headers::has_trailers(settings);
+        let trailers = crate::http::modules::headers::has_trailers(exchange);
         let before = res.out.len();
         let options = RespondOptions {
             date: res.env.dates.http_date(),

@@ -1,6 +1,7 @@
 //! Bytes in, requests, and the exchange's steps.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -156,6 +157,40 @@ impl Client {
                 },
                 State::Lingering { .. } => return Consumed::All,
             }
+        }
+    }
+
+    /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
+    fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
+        let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
+        match reader.feed(input) {
+            Ok(None) => Ok(false),
+            Ok(Some(header)) => {
+                self.facts.proxy_protocol = Some(Rc::new(header));
+                self.state = State::Head;
+                Ok(true)
+            }
+            Err(error) => {
+                res.log_connection(self, Level::Error, format_args!("{error} while reading PROXY protocol"));
+                Err(())
+            }
+        }
+    }
+
+    /// Sends what the turn has gathered.
+    fn end_turn(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if res.out.is_empty() {
+            return Fate::Keep;
+        }
+        match self.flush(res) {
+            Ok(true) => Fate::Keep,
+            Ok(false) => {
+                self.want_write(key, res);
+                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
+                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                Fate::Keep
+            }
+            Err(_) => Fate::Close,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::level::Level;
@@ -160,7 +161,7 @@ impl Resources {
         let first = self.first_temporary;
         self.folders
             .entry(temp.path.clone())
-            .or_insert_with(|| Arc::new(TemporaryFolder::new(&temp.path, &temp.levels, first)))
+            .or_insert_with(|| Arc::new(TemporaryFolder::new(PathBuf::from(&*temp.path), temp.levels, first)))
             .clone()
     }
 

@@ -13,8 +13,9 @@ use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
 use crate::http::build::Scope;
 use crate::http::build::arguments::one_of;
-use crate::http::context::Context;
+use crate::http::context::{Context, Env};
 use crate::http::exchange::Exchange;
+use crate::http::modules::LocationSettings;
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION_IF;
 use crate::http::settings::settings;
 use crate::message::{Fields, Method, Status};
@@ -183,8 +184,24 @@ pub fn make_room_for_trailers(exchange: &mut Exchange, context: &mut Context) {
     }
 }
 
+/// Whether trailers follow the response's body.
+pub fn has_trailers(exchange: &Exchange) -> bool {
+    trailers_wanted(exchange, exchange.scope_settings())
+}
+
+impl Exchange {
+    /// The trailers of the response, for the shell.
+    pub fn render_trailers(&mut self, env: &mut Env, out: &mut Fields) {
+        let site = self.site.clone();
+        trailers(self, &mut Context { site: &site, env }, out);
+    }
+}
+
 fn expects_trailers(exchange: &Exchange, context: &Context) -> bool {
-    let settings = context.site.settings(exchange.location);
+    trailers_wanted(exchange, context.site.settings(exchange.location))
+}
+
+fn trailers_wanted(exchange: &Exchange, settings: &LocationSettings) -> bool {
     let lines = &settings.headers.trailers.list;
     if lines.is_empty() {
         return false;
