@@ -233,7 +233,10 @@ impl World {
                 Step::Respond => return self.answer(&mut wire, &mut exchange),
                 Step::Close => return Reply { log: self.log_lines(), ..Reply::default() },
                 Step::Need(Need::File(want)) => Answer::File(self.look(&exchange.path, want)),
-                Step::Need(Need::Directory) => Answer::Directory(Ok(self.list(&exchange.path))),
+                Step::Need(Need::Directory) => Answer::Directory(Ok(crate::http::file::DirectoryListing {
+                    entries: self.list(&exchange.path),
+                    truncated: false,
+                })),
                 Step::Need(Need::RequestBody) => {
                     exchange.request_body = RequestBody::Memory(read_body(&mut wire, &mut input));
                     Answer::RequestBody(Ok(()))

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::conf::diagnostics::Diagnostic;
-use crate::conf::listen::{ListenNote, ListenTable};
+use crate::conf::listen::{ListenDirective, ListenNote, ListenTable};
 use crate::conf::main_settings::MainSettings;
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
@@ -32,6 +32,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
             frozen_servers.push(freeze_server(builder, draft, &around, ServerId(index as u32)));
         }
     }
+    add_default_listens(builder, &mut servers);
     let listens = gather_listens(builder, &servers);
     let addresses = gather_addresses(builder, &listens, &servers);
     let variables = builder.finish_variables();
@@ -67,6 +68,17 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
         name: draft.names.first().map(|name| name.text.clone()).unwrap_or_default(),
         locations: locations::tree(builder, &draft.children),
         named,
+    }
+}
+
+/// A server without `listen` listens on port 80 of all addresses, or 8000 where 80 needs rights that are not there.
+fn add_default_listens(builder: &Builder, servers: &mut [ServerDraft]) {
+    let text = format!("*:{}", builder.default_port);
+    for server in servers.iter_mut().filter(|server| server.listens.is_empty()) {
+        let parsed = ListenDirective::parse(&[&text]).and_then(|directive| directive.addresses(&[]));
+        debug_assert!(parsed.is_ok(), "a wildcard and a port are a listen");
+        let span = server.span;
+        server.listens.extend(parsed.into_iter().flatten().map(|listen| (listen, span)));
     }
 }
 

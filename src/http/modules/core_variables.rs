@@ -349,14 +349,6 @@ fn request_filename(exchange: &mut Exchange, context: &mut Context, out: &mut Ve
     is_mapped
 }
 
-/// The number that `text` spells in hexadecimal, up to 255.
-pub(super) fn hex_byte(text: &[u8]) -> Option<u8> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u8, |value, &byte| value.checked_mul(16)?.checked_add(hex_value(byte)?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use crate::http::context::{SystemFacts, TcpInfo};
-use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, ProxyProtocol, RequestBody};
+use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use crate::http::probe::{Probe, value, value_after};
 use crate::message::Status;
+use crate::proto::proxy_protocol::{ProxyHeader, ProxyReader};
 
 const PLAIN: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
@@ -198,18 +199,25 @@ fn addresses_of_all_families() {
     assert_eq!(unix("server_port"), "");
 }
 
+/// A header of the second version: TCP over IPv6, and an authority.
+fn proxy_header() -> ProxyHeader {
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x2b".to_vec();
+    let addresses: [std::net::Ipv6Addr; 2] = ["::1".parse().unwrap(), "::2".parse().unwrap()];
+    addresses.iter().for_each(|address| bytes.extend_from_slice(&address.octets()));
+    bytes.extend_from_slice(&1111u16.to_be_bytes());
+    bytes.extend_from_slice(&2222u16.to_be_bytes());
+    bytes.extend_from_slice(b"\x02\0\x04name");
+    ProxyReader::default().feed(&mut &bytes[..]).unwrap().unwrap()
+}
+
 #[test]
 fn the_proxy_protocol_tells_of_the_client_behind() {
     let over = |name: &str| {
         value_after(name, PLAIN, |exchange| {
-            exchange.connection.proxy_protocol = Some(Rc::new(ProxyProtocol {
-                source: Some("10.1.1.1:1111".parse().unwrap()),
-                destination: Some("[::2]:2222".parse().unwrap()),
-                tlvs: vec![(2, b"name"[..].into())],
-            }));
+            exchange.connection.proxy_protocol = Some(Rc::new(proxy_header()));
         })
     };
-    assert_eq!(over("proxy_protocol_addr"), "10.1.1.1");
+    assert_eq!(over("proxy_protocol_addr"), "::1");
     assert_eq!(over("proxy_protocol_port"), "1111");
     assert_eq!(over("proxy_protocol_server_addr"), "::2");
     assert_eq!(over("proxy_protocol_server_port"), "2222");

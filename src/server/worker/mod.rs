@@ -14,7 +14,9 @@ pub mod accept;
 pub mod balance;
 pub mod resources;
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -502,11 +504,14 @@ fn write_access_lines(access: &mut AccessQueue, sinks: &mut LogSinks, time: LogT
     }
     for (sink, lines) in access.sinks() {
         for line in lines.iter() {
-            sinks.write_line(sink, line, time);
+            sinks.write_line(sink, line.strip_suffix(b"\n").unwrap_or(line), time);
         }
     }
     for entry in access.paths() {
-        sinks.write_to_path(&entry.path, &entry.line, entry.cache.as_deref(), time);
+        let line = entry.line.strip_suffix(b"\n").unwrap_or(&entry.line);
+        if entry.root.is_empty() || std::fs::metadata(OsStr::from_bytes(&entry.root)).is_ok() {
+            sinks.write_to_path(&entry.path, line, entry.cache.as_deref(), time);
+        }
     }
     access.clear();
 }
