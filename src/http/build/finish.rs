@@ -65,7 +65,7 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
-        name: draft.names.first().map(|name| name.text.clone()).unwrap_or_default(),
+        name: draft.names.first().map(|name| shown_name(&name.text)).unwrap_or_default(),
         locations: locations::tree(builder, &draft.children),
         named,
     }
@@ -80,6 +80,11 @@ fn add_default_listens(builder: &Builder, servers: &mut [ServerDraft]) {
         let span = server.span;
         server.listens.extend(parsed.into_iter().flatten().map(|listen| (listen, span)));
     }
+}
+
+/// A server's name as redirects and `$server_name` show it: `.example.com` is `example.com`.
+fn shown_name(text: &[u8]) -> Box<[u8]> {
+    text.strip_prefix(b".").unwrap_or(text).into()
 }
 
 /// Every address with its options; contradictions are reported.
