@@ -100,8 +100,9 @@ fn parse_address(text: &str, default_port: u16) -> Option<ServeAddress> {
         None => (text, default_port),
     };
     let is_number = host.bytes().all(|byte| byte.is_ascii_digit());
-    let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    (host == "*" || !host.is_empty() && !is_number && is_name)
+    let is_name = host.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
+    (host == "*" || !is_number && is_name)
         .then(|| ServeAddress::Host(host.to_owned(), port))
 }
 
