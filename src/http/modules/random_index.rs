@@ -49,3 +49,35 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
 fn is_candidate(entry: &DirectoryEntry) -> bool {
     entry.kind == FileKind::File && !is_hidden(&entry.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use crate::http::testing::{World, complaints};
+
+    const CONFIGURATION: &str = "server { root /srv; location / { random_index on; } }";
+
+    #[test]
+    fn every_file_is_chosen_at_times_and_nothing_else() {
+        let mut world = World::new(CONFIGURATION)
+            .file("/srv/a.txt", "a")
+            .file("/srv/b.txt", "b")
+            .file("/srv/.hidden", "hidden")
+            .file("/srv/folder/c.txt", "c");
+        let seen: BTreeSet<String> = (0..100).map(|_| world.get("/").text().to_owned()).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_folder_without_files_goes_on_to_the_other_handlers() {
+        let mut world = World::new(CONFIGURATION).directory("/srv/empty");
+        assert_eq!(world.get("/empty/").status, 403);
+        assert_eq!(world.get("/missing/").status, 404);
+    }
+
+    #[test]
+    fn it_belongs_in_locations() {
+        assert!(complaints("random_index on;")[0].contains("\"random_index\" directive is not allowed here"));
+    }
+}

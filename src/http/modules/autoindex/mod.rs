@@ -186,6 +186,78 @@ fn callback(args: &[u8]) -> Result<Option<&[u8]>, BadCallback<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::testing::{World, complaints};
+
+    fn world(more: &str) -> World {
+        World::new(&format!("server {{ root /srv; location / {{ autoindex on; {more} }} }}"))
+            .file("/srv/list/b.txt", "12345")
+            .file("/srv/list/.hidden", "")
+            .file("/srv/list/z/x.txt", "")
+            .file("/srv/list/a b.txt", "")
+            .file("/srv/page/index.html", "page")
+            .directory("/srv/empty")
+    }
+
+    #[test]
+    fn a_folder_is_listed_folders_first_and_hidden_names_left_out() {
+        let reply = world("").get("/list/");
+        assert_eq!((reply.status, reply.field("Content-Type").as_str()), (200, "text/html"));
+        assert!(!reply.has("Last-Modified") && !reply.has("ETag") && !reply.has("Accept-Ranges"));
+        let links: Vec<&str> =
+            reply.text().split("<a href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        assert_eq!(links, ["../", "z/", "a%20b.txt", "b.txt"]);
+        assert!(reply.text().contains("2020-09-13 12:26</time></td><td>5<"));
+    }
+
+    #[test]
+    fn the_data_forms_have_nginx_s_types() {
+        let xml = world("autoindex_format xml;").get("/empty/");
+        assert_eq!(xml.field("Content-Type"), "text/xml; charset=utf-8");
+        assert_eq!(xml.text(), "<?xml version=\"1.0\"?>\r\n<list>\r\n</list>\r\n");
+        let json = world("autoindex_format json;").get("/list/");
+        assert_eq!(json.field("Content-Type"), "application/json");
+        let names: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+        assert_eq!(names[2]["name"], "b.txt");
+        let mut jsonp = world("autoindex_format jsonp;");
+        assert_eq!(jsonp.get("/empty/").field("Content-Type"), "application/json");
+        let call = jsonp.get("/empty/?callback=f.g");
+        assert_eq!(call.field("Content-Type"), "application/javascript");
+        assert_eq!(call.text(), "/* callback */\r\nf.g([\r\n]);");
+        let bad = jsonp.get("/empty/?callback=a-b");
+        assert_eq!(bad.status, 400);
+        assert_eq!(bad.log, ["[info] client sent invalid callback name: \"a-b\""]);
+    }
+
+    #[test]
+    fn an_index_file_comes_before_the_listing() {
+        assert_eq!(world("").get("/page/").text(), "page");
+    }
+
+    #[test]
+    fn folders_that_can_not_be_listed_have_nginx_s_statuses() {
+        let mut world = world("index off.html;").failing("/srv/secret", 13);
+        assert_eq!(world.get("/nothing/").status, 404);
+        assert_eq!(world.get("/secret/").status, 403);
+        assert_eq!(world.send("PUT /list/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").status, 405);
+    }
+
+    #[test]
+    fn the_root_of_the_file_system_can_be_listed() {
+        let mut world = World::new("server { location / { alias /; autoindex on; } }").file("/a.txt", "");
+        assert!(world.get("/").text().contains("a.txt"));
+    }
+
+    #[test]
+    fn without_it_a_bare_folder_is_forbidden() {
+        let reply = World::new("server { root /srv; }").directory("/srv/empty").get("/empty/");
+        assert_eq!(reply.status, 403);
+        assert_eq!(reply.log, ["[error] directory index of \"/srv/empty/\" is forbidden"]);
+    }
+
+    #[test]
+    fn an_unknown_form_is_refused() {
+        assert_eq!(complaints("autoindex_format text;")[0], "[emerg] invalid value \"text\"");
+    }
 
     #[test]
     fn a_callback_is_a_plain_name_of_bounded_length() {
