@@ -84,6 +84,11 @@ impl Reply {
         std::str::from_utf8(&self.body).expect("a body of text")
     }
 
+    /// Lines for the error log without what they say of client and request.
+    pub fn log_texts(&self) -> Vec<&str> {
+        self.log.iter().map(|line| line.split(", client: ").next().unwrap_or(line)).collect()
+    }
+
     /// The values of a field, joined by `|`; empty if there is none.
     pub fn field(&self, name: &str) -> String {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));

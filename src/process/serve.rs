@@ -212,8 +212,11 @@ fn quote(word: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::conf::parser::parse_text;
+    use crate::conf::render;
     use crate::conf::source::MemoryFiles;
     use crate::conf::tree::Directive;
+    use crate::http::build::{BuildOptions, build};
+    use crate::http::testing::World;
     use proptest::prelude::*;
 
     fn options(folder: &[u8]) -> ServeOptions {
@@ -303,6 +306,72 @@ mod tests {
         assert!(configuration.needs_prefix);
         assert_eq!(find(&tree_of(&options(b"/srv/$site")), "root"), Some(vec![b".".to_vec()]));
         assert!(!serve_configuration(&options(b"/srv/site")).needs_prefix);
+    }
+
+    /// The world of the text's `http` block.
+    fn world(options: &ServeOptions) -> World {
+        let text = String::from_utf8(serve_configuration(options).text).unwrap();
+        let (_, http) = text.split_once("http {\n").unwrap();
+        World::new(http.trim_end().strip_suffix('}').unwrap())
+    }
+
+    #[test]
+    fn every_text_is_a_configuration_without_a_complaint() {
+        for (spa, listing, folder) in
+            [(false, true, &b"/srv/a \"b\";{}'\\#"[..]), (true, true, b"/srv"), (false, false, b"/srv/$x")]
+        {
+            let options = ServeOptions { spa, listing, ..options(folder) };
+            let text = serve_configuration(&options).text;
+            let mut files = MemoryFiles::default().with("/serve.conf", text);
+            let built = build(
+                &mut files,
+                &BuildOptions {
+                    path: "/serve.conf",
+                    prefix: "/srv/$x/",
+                    command_line: "",
+                    hostname: b"testhost",
+                    privileged: false,
+                    resolve: None,
+                },
+            );
+            let said: Vec<String> =
+                built.diagnostics.iter().map(|diagnostic| render::line(diagnostic, &built.sources)).collect();
+            assert!(built.site.is_some() && said.is_empty(), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_served_folder_lists_caches_and_hides_as_promised() {
+        let mut world = world(&options(b"/srv"))
+            .file("/srv/app.4f3a9b2c.js", "script")
+            .file("/srv/app.js", "script")
+            .file("/srv/app.js.gz", "packed")
+            .file("/srv/.git/config", "secret")
+            .file("/srv/.well-known/x", "known")
+            .file("/srv/docs/index.html", "docs");
+        assert!(world.get("/").text().contains("href=\"app.js\""));
+        assert_eq!(world.get("/docs/").text(), "docs");
+        assert_eq!(world.get("/docs/").field("Cache-Control"), "no-cache");
+        assert_eq!(world.get("/app.js").field("Cache-Control"), "no-cache");
+        assert_eq!(world.get("/app.4f3a9b2c.js").field("Cache-Control"), "public, max-age=31536000, immutable");
+        assert_eq!(world.get_with("/app.js", "Accept-Encoding: gzip\r\n").text(), "packed");
+        assert_eq!(world.get("/.git/config").status, 404);
+        assert_eq!(world.get("/.well-known/x").text(), "known");
+        assert_eq!(world.get("/app.js").field("Vary"), "Accept-Encoding");
+    }
+
+    #[test]
+    fn a_served_application_answers_every_page_with_its_index() {
+        let mut world = world(&ServeOptions { spa: true, ..options(b"/srv") }).file("/srv/index.html", "index");
+        let reply = world.get("/users/42");
+        assert_eq!((reply.text(), reply.field("Cache-Control").as_str()), ("index", "no-cache"));
+        assert_eq!(world.get("/missing.js").status, 404);
+    }
+
+    #[test]
+    fn a_folder_with_a_dollar_sign_is_served_from_the_prefix() {
+        let mut world = world(&options(b"/srv/$x")).file("/usr/share/thalweg/./a.txt", "a");
+        assert_eq!(world.get("/a.txt").text(), "a");
     }
 
     proptest! {

@@ -218,14 +218,14 @@ mod tests {
         assert_eq!(json.field("Content-Type"), "application/json");
         let names: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
         assert_eq!(names[2]["name"], "b.txt");
-        let mut jsonp = world("autoindex_format jsonp;");
+        let mut jsonp = world("autoindex_format jsonp; error_log stderr info;");
         assert_eq!(jsonp.get("/empty/").field("Content-Type"), "application/json");
         let call = jsonp.get("/empty/?callback=f.g");
         assert_eq!(call.field("Content-Type"), "application/javascript");
         assert_eq!(call.text(), "/* callback */\r\nf.g([\r\n]);");
         let bad = jsonp.get("/empty/?callback=a-b");
         assert_eq!(bad.status, 400);
-        assert_eq!(bad.log, ["[info] client sent invalid callback name: \"a-b\""]);
+        assert_eq!(bad.log_texts(), ["[info] client sent invalid callback name: \"a-b\""]);
     }
 
     #[test]
@@ -235,9 +235,16 @@ mod tests {
 
     #[test]
     fn folders_that_can_not_be_listed_have_nginx_s_statuses() {
-        let mut world = world("index off.html;").failing("/srv/secret", 13);
-        assert_eq!(world.get("/nothing/").status, 404);
-        assert_eq!(world.get("/secret/").status, 403);
+        let mut world = world("random_index on;").failing("/srv/secret", 13).failing("/srv/broken", 5);
+        for (target, status, line) in [
+            ("/nothing/", 404, "[error] opendir() \"/srv/nothing\" failed (2: No such file or directory)"),
+            ("/secret/", 403, "[error] opendir() \"/srv/secret\" failed (13: Permission denied)"),
+            ("/broken/", 500, "[crit] opendir() \"/srv/broken\" failed (5: Input/output error)"),
+        ] {
+            let reply = world.get(target);
+            assert_eq!(reply.status, status);
+            assert_eq!(reply.log_texts(), [line]);
+        }
         assert_eq!(world.send("PUT /list/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n").status, 405);
     }
 
@@ -251,7 +258,7 @@ mod tests {
     fn without_it_a_bare_folder_is_forbidden() {
         let reply = World::new("server { root /srv; }").directory("/srv/empty").get("/empty/");
         assert_eq!(reply.status, 403);
-        assert_eq!(reply.log, ["[error] directory index of \"/srv/empty/\" is forbidden"]);
+        assert_eq!(reply.log_texts(), ["[error] directory index of \"/srv/empty/\" is forbidden"]);
     }
 
     #[test]

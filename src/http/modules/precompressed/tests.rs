@@ -151,7 +151,7 @@ fn a_sibling_that_may_not_be_read_is_logged_and_passed_over() {
     let mut world = world("gzip_static on;").file_with_mode("/srv/a.js.gz", "gzip", 0o200);
     let reply = world.get_with("/a.js", "Accept-Encoding: gzip\r\n");
     assert_eq!(reply.text(), "plain");
-    assert_eq!(reply.log, ["[error] open() \"/srv/a.js.gz\" failed (13: Permission denied)"]);
+    assert_eq!(reply.log_texts(), ["[error] open() \"/srv/a.js.gz\" failed (13: Permission denied)"]);
 }
 
 #[test]

@@ -109,7 +109,7 @@ fn a_missing_index_is_not_found_rather_than_a_cycle() {
     let mut world = World::new("server { root /srv; spa /index.html; }").directory("/srv");
     let reply = world.get("/users");
     assert_eq!(reply.status, 404);
-    assert_eq!(reply.log, ["[error] open() \"/srv/index.html\" failed (2: No such file or directory)"]);
+    assert_eq!(reply.log_texts(), ["[error] open() \"/srv/index.html\" failed (2: No such file or directory)"]);
     assert_eq!(world.get("/").status, 404);
 }
 
