@@ -45,9 +45,8 @@ impl ServeAddress {
         };
         match listen {
             None => Ok(ServeAddress::Any(default_port)),
-            Some(text) => {
-                parse_address(text, default_port).ok_or_else(|| format!("invalid address \"{text}\" in --listen"))
-            }
+            Some(text) => parse_address(text, default_port)
+                .ok_or_else(|| format!("invalid address \"{text}\" in --listen")),
         }
     }
 
@@ -102,8 +101,7 @@ fn parse_address(text: &str, default_port: u16) -> Option<ServeAddress> {
     let is_number = host.bytes().all(|byte| byte.is_ascii_digit());
     let is_name = host.starts_with(|first: char| first.is_ascii_alphanumeric())
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'));
-    (host == "*" || !is_number && is_name)
-        .then(|| ServeAddress::Host(host.to_owned(), port))
+    (host == "*" || !is_number && is_name).then(|| ServeAddress::Host(host.to_owned(), port))
 }
 
 /// A configuration for `serve`.
@@ -117,7 +115,8 @@ pub struct ServeConfiguration {
 }
 
 /// Names with a hexadecimal content hash, as build tools make them; the same that `spa` takes for hashed.
-const HASHED: &str = r#""~[.-](?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{8,64}(\.chunk|\.min)?\.[A-Za-z0-9]+(\.map)?$""#;
+const HASHED: &str =
+    r#""~[.-](?=[0-9a-f]*[0-9])(?=[0-9a-f]*[a-f])[0-9a-f]{8,64}(\.chunk|\.min)?\.[A-Za-z0-9]+(\.map)?$""#;
 
 /// The configuration that `serve` runs.
 pub fn serve_configuration(options: &ServeOptions) -> ServeConfiguration {
@@ -193,7 +192,8 @@ pub fn serve_configuration(options: &ServeOptions) -> ServeConfiguration {
 
 /// One word of a configuration, whatever bytes it has; only `$` keeps its meaning.
 fn quote(word: &[u8]) -> Vec<u8> {
-    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-' | b':' | b'*');
+    let is_plain =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'_' | b'-' | b':' | b'*');
     if !word.is_empty() && word.iter().all(is_plain) {
         return word.to_vec();
     }
@@ -267,8 +267,10 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for bad in ["", ":", "0", "65536", ":0", "a:b", "[::1", "[x]:1", "[::1]x", "a b:1", "a;b:1", "-1", "+80", "1:2:3", "unix:x"]
-        {
+        for bad in [
+            "", ":", "0", "65536", ":0", "a:b", "[::1", "[x]:1", "[::1]x", "a b:1", "a;b:1", "-1", "+80",
+            "1:2:3", "unix:x",
+        ] {
             assert!(ServeAddress::choose(Some(bad), None).is_err(), "{bad}");
         }
         for bad in ["x", "0", "99999", "+80"] {
@@ -353,7 +355,10 @@ mod tests {
         assert_eq!(world.get("/docs/").text(), "docs");
         assert_eq!(world.get("/docs/").field("Cache-Control"), "no-cache");
         assert_eq!(world.get("/app.js").field("Cache-Control"), "no-cache");
-        assert_eq!(world.get("/app.4f3a9b2c.js").field("Cache-Control"), "public, max-age=31536000, immutable");
+        assert_eq!(
+            world.get("/app.4f3a9b2c.js").field("Cache-Control"),
+            "public, max-age=31536000, immutable"
+        );
         assert_eq!(world.get_with("/app.js", "Accept-Encoding: gzip\r\n").text(), "packed");
         assert_eq!(world.get("/.git/config").status, 404);
         assert_eq!(world.get("/.well-known/x").text(), "known");
@@ -362,7 +367,8 @@ mod tests {
 
     #[test]
     fn a_served_application_answers_every_page_with_its_index() {
-        let mut world = world(&ServeOptions { spa: true, ..options(b"/srv") }).file("/srv/index.html", "index");
+        let mut world =
+            world(&ServeOptions { spa: true, ..options(b"/srv") }).file("/srv/index.html", "index");
         let reply = world.get("/users/42");
         assert_eq!((reply.text(), reply.field("Cache-Control").as_str()), ("index", "no-cache"));
         assert_eq!(world.get("/missing.js").status, 404);

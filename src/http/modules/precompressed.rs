@@ -143,7 +143,8 @@ fn disable(_: &mut Scope, call: &Call, slot: &mut Option<Disable>) -> Result<(),
         added.push(regex);
     }
     if !added.is_empty() {
-        let before = disable.patterns.iter().flat_map(|patterns| patterns.iter().map(Regex::per_thread_clone));
+        let before =
+            disable.patterns.iter().flat_map(|patterns| patterns.iter().map(Regex::per_thread_clone));
         disable.patterns = Some(before.chain(added).collect());
     }
     *slot = Some(disable);

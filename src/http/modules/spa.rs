@@ -190,9 +190,9 @@ pub fn has_content_hash(path: &[u8]) -> bool {
         return true;
     }
     // The eight characters of base64url may hold a `-` themselves.
-    stem.len().checked_sub(9).is_some_and(|at| {
-        at > 0 && matches!(stem[at], b'.' | b'-') && is_text_hash(&stem[at + 1..])
-    })
+    stem.len()
+        .checked_sub(9)
+        .is_some_and(|at| at > 0 && matches!(stem[at], b'.' | b'-') && is_text_hash(&stem[at + 1..]))
 }
 
 fn is_hex_hash(token: &[u8]) -> bool {

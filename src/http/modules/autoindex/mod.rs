@@ -52,7 +52,10 @@ settings! {
 }
 
 fn format(_: &mut Scope, call: &Call) -> Result<Format, Complaint> {
-    one_of(call, &[("html", Format::Html), ("json", Format::Json), ("jsonp", Format::Jsonp), ("xml", Format::Xml)])
+    one_of(
+        call,
+        &[("html", Format::Html), ("json", Format::Json), ("jsonp", Format::Jsonp), ("xml", Format::Xml)],
+    )
 }
 
 /// Longest name of a callback function, in bytes (nginx's bound).
@@ -74,7 +77,11 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
             {
                 let name = String::from_utf8_lossy(refusal.name).into_owned();
                 let what = refusal.what;
-                exchange.log(context, Level::Info, format_args!("client sent {what} callback name: \"{name}\""));
+                exchange.log(
+                    context,
+                    Level::Info,
+                    format_args!("client sent {what} callback name: \"{name}\""),
+                );
                 return Flow::Status(Status::BAD_REQUEST);
             }
             ask_for_directory(exchange, context)
@@ -176,7 +183,9 @@ fn callback(args: &[u8]) -> Result<Option<&[u8]>, BadCallback<'_>> {
     match found {
         None | Some(b"") => Ok(None),
         Some(name) if name.len() > LONGEST_CALLBACK => Err(BadCallback { name, what: "too long" }),
-        Some(name) if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')) => {
+        Some(name)
+            if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.')) =>
+        {
             Err(BadCallback { name, what: "invalid" })
         }
         Some(name) => Ok(Some(name)),
@@ -272,7 +281,9 @@ mod tests {
         assert_eq!(callback(b"callback="), Ok(None));
         assert_eq!(callback(b"xcallback=a"), Ok(None));
         assert_eq!(callback(b""), Ok(None));
-        for bad in [&b"callback=a-b"[..], b"callback=%66oo", b"callback=a$b", b"callback=a(", b"callback=\xff"] {
+        for bad in
+            [&b"callback=a-b"[..], b"callback=%66oo", b"callback=a$b", b"callback=a(", b"callback=\xff"]
+        {
             assert_eq!(callback(bad).unwrap_err().what, "invalid");
         }
         let longest = [b"callback=".to_vec(), vec![b'a'; LONGEST_CALLBACK]].concat();

@@ -86,7 +86,11 @@ pub fn write(out: &mut Vec<u8>, uri: &[u8], listing: &DirectoryListing, look: &L
 fn write_row(out: &mut Vec<u8>, entry: &DirectoryEntry, look: &Look) {
     let is_folder = entry.kind == FileKind::Directory;
     let slash: &[u8] = if is_folder { b"/" } else { b"" };
-    out.extend_from_slice(if is_folder { b"<tr class=\"folder\"><td><a href=\"" } else { b"<tr><td><a href=\"" });
+    out.extend_from_slice(if is_folder {
+        b"<tr class=\"folder\"><td><a href=\""
+    } else {
+        b"<tr><td><a href=\""
+    });
     escape(out, &entry.name, Escape::UriComponent);
     out.extend_from_slice(slash);
     out.extend_from_slice(b"\">");
@@ -150,7 +154,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn page_of(name: &[u8], kind: FileKind) -> String {
-        let entry = DirectoryEntry { name: name.to_vec(), kind, size: 1_500_000, modified_secs: 1_577_934_245 };
+        let entry =
+            DirectoryEntry { name: name.to_vec(), kind, size: 1_500_000, modified_secs: 1_577_934_245 };
         let listing = DirectoryListing { entries: vec![entry], truncated: false };
         let mut out = Vec::new();
         write(&mut out, b"/<x>/", &listing, &Look { exact_size: true, shift: &|_| 3600 });
@@ -171,7 +176,9 @@ mod tests {
         ));
         assert!(page.contains("<title>Index of /&lt;x&gt;/</title>"));
         assert!(page.contains("<a href=\"../\">../</a>"));
-        assert!(page.contains("<time datetime=\"2020-01-02T03:04:05Z\">2020-01-02 04:04</time></td><td>1500000</td>"));
+        assert!(page.contains(
+            "<time datetime=\"2020-01-02T03:04:05Z\">2020-01-02 04:04</time></td><td>1500000</td>"
+        ));
     }
 
     #[test]

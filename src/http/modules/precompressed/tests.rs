@@ -136,9 +136,10 @@ fn old_versions_proxies_and_named_browsers_get_the_original() {
 
 #[test]
 fn patterns_and_msie6_are_inherited_apart_from_each_other() {
-    let mut world = World::new("gzip_static on; gzip_disable msie6; server { root /srv; gzip_disable curl; }")
-        .file("/srv/a", "plain")
-        .file("/srv/a.gz", "gzip");
+    let mut world =
+        World::new("gzip_static on; gzip_disable msie6; server { root /srv; gzip_disable curl; }")
+            .file("/srv/a", "plain")
+            .file("/srv/a.gz", "gzip");
     for agent in ["curl/8", "MSIE 6.0;"] {
         let lines = format!("Accept-Encoding: gzip\r\nUser-Agent: {agent}\r\n");
         assert_eq!(world.get_with("/a", &lines).text(), "plain", "{agent}");
@@ -171,17 +172,63 @@ fn bad_arguments_have_nginx_s_messages() {
 #[test]
 fn gzip_is_accepted_by_the_same_texts_as_in_nginx() {
     for yes in [
-        "gzip", "GZIP", "gzip;q=0.001", "gzip; q=1", "gzip;q=1.000", "gzip;q=0.5", "gzip;Q=0.5", "deflate, gzip",
-        "deflate gzip", "x-gzip;q=0, gzip", "br,gzip;q=0.8", "notgzip,gzip", "gzip;q=1.", "gzip;q=1.0,foo", "gzip,",
-        "gzip;", "a;q=1 gzip", "gzip;q=0.5 ", "gzip,gzip;q=0", "x gzip", "gzip;  q=0.5", "gzip;q=0.1 ,x",
+        "gzip",
+        "GZIP",
+        "gzip;q=0.001",
+        "gzip; q=1",
+        "gzip;q=1.000",
+        "gzip;q=0.5",
+        "gzip;Q=0.5",
+        "deflate, gzip",
+        "deflate gzip",
+        "x-gzip;q=0, gzip",
+        "br,gzip;q=0.8",
+        "notgzip,gzip",
+        "gzip;q=1.",
+        "gzip;q=1.0,foo",
+        "gzip,",
+        "gzip;",
+        "a;q=1 gzip",
+        "gzip;q=0.5 ",
+        "gzip,gzip;q=0",
+        "x gzip",
+        "gzip;  q=0.5",
+        "gzip;q=0.1 ,x",
     ] {
         assert!(gzip_weight(yes.as_bytes()) > 0, "{yes}");
     }
     for no in [
-        "", "x-gzip", "gzip;q=0", "gzip;q=0.0", "gzip;q=0.0001", "gzip ;q=0", "gzip; q=0", "gzip;q=2", "gzip;q=1.001",
-        "gzip;q=", "gzip;q=.5", "gzip;Q=0", "gzip;x=1", "gzip;q=0.5;x", "gzip;q=abc", "deflate;gzip", "gzipx",
-        "gzip x", "*", "identity", "gzip;q=0,gzip", "gzip;q =1", "gzip; q= 1", "gzip;q=0.", "gzip;q=0 , gzip",
-        "gzip\tx", "gzip;q=0.12a", "gzip;q=00", "gzip;q=0.1234", "gzip;q=1.0000", "gzip;\tq=0.5",
+        "",
+        "x-gzip",
+        "gzip;q=0",
+        "gzip;q=0.0",
+        "gzip;q=0.0001",
+        "gzip ;q=0",
+        "gzip; q=0",
+        "gzip;q=2",
+        "gzip;q=1.001",
+        "gzip;q=",
+        "gzip;q=.5",
+        "gzip;Q=0",
+        "gzip;x=1",
+        "gzip;q=0.5;x",
+        "gzip;q=abc",
+        "deflate;gzip",
+        "gzipx",
+        "gzip x",
+        "*",
+        "identity",
+        "gzip;q=0,gzip",
+        "gzip;q =1",
+        "gzip; q= 1",
+        "gzip;q=0.",
+        "gzip;q=0 , gzip",
+        "gzip\tx",
+        "gzip;q=0.12a",
+        "gzip;q=00",
+        "gzip;q=0.1234",
+        "gzip;q=1.0000",
+        "gzip;\tq=0.5",
     ] {
         assert_eq!(gzip_weight(no.as_bytes()), 0, "{no}");
     }

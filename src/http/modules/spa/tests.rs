@@ -20,7 +20,9 @@ fn world() -> World {
 fn files_are_served_and_pages_get_the_index() {
     let mut world = world();
     assert_eq!(world.get("/favicon.ico").text(), "icon");
-    for page in ["/", "/users", "/users/42", "/users/42/", "/users?a=b.js", "/v1.2/", "/assets/", "/index.html"] {
+    for page in
+        ["/", "/users", "/users/42", "/users/42/", "/users?a=b.js", "/v1.2/", "/assets/", "/index.html"]
+    {
         let reply = world.get(page);
         assert_eq!((reply.status, reply.text()), (200, "index"), "{page}");
         assert_eq!(reply.field("Content-Type"), "text/html", "{page}");
@@ -74,7 +76,10 @@ fn html_is_revalidated_and_hashed_names_are_kept() {
     let same = world.get_with("/users", &format!("If-None-Match: {etag}\r\n"));
     assert_eq!((same.status, same.field("Cache-Control").as_str()), (304, "no-cache"));
     let part = world.get_with("/assets/app-4f3a9b2c.js", "Range: bytes=0-0\r\n");
-    assert_eq!((part.status, part.field("Cache-Control").as_str()), (206, "public, max-age=31536000, immutable"));
+    assert_eq!(
+        (part.status, part.field("Cache-Control").as_str()),
+        (206, "public, max-age=31536000, immutable")
+    );
 }
 
 #[test]
@@ -109,7 +114,10 @@ fn a_missing_index_is_not_found_rather_than_a_cycle() {
     let mut world = World::new("server { root /srv; spa /index.html; }").directory("/srv");
     let reply = world.get("/users");
     assert_eq!(reply.status, 404);
-    assert_eq!(reply.log_texts(), ["[error] open() \"/srv/index.html\" failed (2: No such file or directory)"]);
+    assert_eq!(
+        reply.log_texts(),
+        ["[error] open() \"/srv/index.html\" failed (2: No such file or directory)"]
+    );
     assert_eq!(world.get("/").status, 404);
 }
 
