@@ -106,7 +106,11 @@ impl Reply {
 }
 
 fn build_http(http: &str, files: MemoryFiles) -> Built {
-    let text = format!("error_log stderr notice; events {{ }} http {{ {http} }}");
+    build_whole(format!("error_log stderr notice; events {{ }} http {{ {http} }}").into_bytes(), files)
+}
+
+/// The site of a whole configuration, with what there is to say about it.
+pub fn build_whole(text: Vec<u8>, files: MemoryFiles) -> Built {
     let mut files = files.with("/etc/thalweg/thalweg.conf", text);
     let options = BuildOptions {
         error_log: &crate::conf::main_settings::LogTarget::Stderr,

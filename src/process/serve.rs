@@ -215,8 +215,7 @@ mod tests {
     use crate::conf::render;
     use crate::conf::source::MemoryFiles;
     use crate::conf::tree::Directive;
-    use crate::http::build::{BuildOptions, build};
-    use crate::http::testing::World;
+    use crate::http::testing::{World, build_whole};
     use proptest::prelude::*;
 
     fn options(folder: &[u8]) -> ServeOptions {
@@ -324,18 +323,7 @@ mod tests {
         {
             let options = ServeOptions { spa, listing, ..options(folder) };
             let text = serve_configuration(&options).text;
-            let mut files = MemoryFiles::default().with("/serve.conf", text);
-            let built = build(
-                &mut files,
-                &BuildOptions {
-                    path: "/serve.conf",
-                    prefix: "/srv/$x/",
-                    command_line: "",
-                    hostname: b"testhost",
-                    privileged: false,
-                    resolve: None,
-                },
-            );
+            let built = build_whole(text, MemoryFiles::default());
             let said: Vec<String> =
                 built.diagnostics.iter().map(|diagnostic| render::line(diagnostic, &built.sources)).collect();
             assert!(built.site.is_some() && said.is_empty(), "{said:?}");
