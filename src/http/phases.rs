@@ -52,13 +52,15 @@ pub enum Stage {
 pub type Handler = fn(&mut Exchange, &mut Context, Option<Answer>) -> Flow;
 
 /// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply):
-/// `spa` decides for whole sites; a folder's index files come before its listing, because a listing is what is left
-/// when there is none; compressed siblings before the file itself.
+/// `spa` first, because a page that is no folder must not reach the handlers of folders, and again behind them; a
+/// folder's index files come before its listing, because a listing is what is left when there is none; compressed
+/// siblings before the file itself.
 const CONTENT: &[Handler] = &[
     spa::handle,
     modules::random_index::handle,
     modules::index::handle,
     modules::autoindex::handle,
+    spa::handle_bare_folder,
     modules::precompressed::handle,
     modules::static_files::handle,
 ];

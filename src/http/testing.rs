@@ -27,7 +27,7 @@ use super::build::{BuildOptions, Built, build};
 use super::context::{Context, Env};
 use super::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use super::file::{
-    DirectoryEntry, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileInfo, FileKind, OpenFile,
+    DirectoryEntry, DirectoryListing, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileInfo, FileKind, OpenFile,
     Validators, Want,
 };
 use super::flow::{Answer, Need, Step};
@@ -84,6 +84,11 @@ impl Reply {
         std::str::from_utf8(&self.body).expect("a body of text")
     }
 
+    /// Lines for the error log without what they say of client and request.
+    pub fn log_texts(&self) -> Vec<&str> {
+        self.log.iter().map(|line| line.split(", client: ").next().unwrap_or(line)).collect()
+    }
+
     /// The values of a field, joined by `|`; empty if there is none.
     pub fn field(&self, name: &str) -> String {
         let lines = self.head.lines().filter_map(|line| line.split_once(": "));
@@ -101,7 +106,11 @@ impl Reply {
 }
 
 fn build_http(http: &str, files: MemoryFiles) -> Built {
-    let text = format!("error_log stderr notice; events {{ }} http {{ {http} }}");
+    build_whole(format!("error_log stderr notice; events {{ }} http {{ {http} }}").into_bytes(), files)
+}
+
+/// The site of a whole configuration, with what there is to say about it.
+pub fn build_whole(text: Vec<u8>, files: MemoryFiles) -> Built {
     let mut files = files.with("/etc/thalweg/thalweg.conf", text);
     let options = BuildOptions {
         error_log: &crate::conf::main_settings::LogTarget::Stderr,
@@ -233,10 +242,7 @@ impl World {
                 Step::Respond => return self.answer(&mut wire, &mut exchange),
                 Step::Close => return Reply { log: self.log_lines(), ..Reply::default() },
                 Step::Need(Need::File(want)) => Answer::File(self.look(&exchange.path, want)),
-                Step::Need(Need::Directory) => Answer::Directory(Ok(crate::http::file::DirectoryListing {
-                    entries: self.list(&exchange.path),
-                    truncated: false,
-                })),
+                Step::Need(Need::Directory) => Answer::Directory(self.list(&exchange.path)),
                 Step::Need(Need::RequestBody) => {
                     exchange.request_body = RequestBody::Memory(read_body(&mut wire, &mut input));
                     Answer::RequestBody(Ok(()))
@@ -326,9 +332,18 @@ impl World {
         }
     }
 
-    fn list(&self, path: &[u8]) -> Vec<DirectoryEntry> {
-        let folder = [path.strip_suffix(b"/").unwrap_or(path), b"/"].concat();
-        let mut entries = Vec::new();
+    fn list(&self, path: &[u8]) -> Result<DirectoryListing, FileFailure> {
+        let plain = path.strip_suffix(b"/").filter(|rest| !rest.is_empty()).unwrap_or(path);
+        let failure = |errno, reason| Err(FileFailure { call: FileCall::OpenDirectory, errno, reason });
+        match self.nodes.get(plain) {
+            Some(Node::Directory) => {}
+            None => return failure(2, FailureReason::NotFound),
+            Some(Node::File(..)) => return failure(20, FailureReason::NotFound),
+            Some(Node::Failure(13)) => return failure(13, FailureReason::Forbidden),
+            Some(Node::Failure(errno)) => return failure(*errno, FailureReason::Internal),
+        }
+        let folder = [plain.strip_suffix(b"/").unwrap_or(plain), b"/"].concat();
+        let mut listing = DirectoryListing::default();
         for (path, node) in &self.nodes {
             let Some(name) = path.strip_prefix(&*folder) else { continue };
             let (kind, size) = match node {
@@ -337,9 +352,9 @@ impl World {
                 Node::Directory => (FileKind::Directory, 4096),
                 Node::Failure(_) => (FileKind::Other, 0),
             };
-            entries.push(DirectoryEntry { name: name.to_vec(), kind, size, modified_secs: MODIFIED });
+            listing.entries.push(DirectoryEntry { name: name.to_vec(), kind, size, modified_secs: MODIFIED });
         }
-        entries
+        Ok(listing)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod invocation;
 pub mod limits;
 pub mod master;
 pub mod pid_file;
+pub mod serve;
 pub mod server_process;
 pub mod signals;
 pub mod startup_log;

@@ -22,6 +22,8 @@ use crate::http::settings::settings;
 use crate::http::site::LocationId;
 use crate::message::{Method, Status};
 
+use super::spa;
+
 /// `disable_symlinks`.
 #[derive(Clone, Debug, Default)]
 pub struct DisableSymlinks {
@@ -308,6 +310,11 @@ impl Exchange {
 
 /// What a failed look-up means, logged as nginx logs it.
 fn refuse(exchange: &mut Exchange, context: &mut Context, failure: FileFailure) -> Flow {
+    if failure.reason == FailureReason::NotFound
+        && let Some(flow) = spa::instead_of_missing(exchange, context)
+    {
+        return flow;
+    }
     let settings = &context.site.settings(exchange.location).static_files;
     let (status, level) = match failure.reason {
         FailureReason::NotFound => (Status::NOT_FOUND, Level::Error),
