@@ -241,8 +241,10 @@ mod tests {
     #[test]
     fn names_are_tried_in_order_and_may_have_variables() {
         let mut world = world("index no.html $arg_x index.html; location /a/ { index ../f.txt; }");
-        assert_eq!(world.get("/dir/").text(), "index");
+        assert_eq!(world.get("/dir/?x=nope").text(), "index");
         assert_eq!(world.get("/dir/?x=index.html").text(), "index");
+        // An empty name is the folder itself, which is there: the redirect never ends.
+        assert_eq!(world.get("/dir/").status, 500);
         assert_eq!(world.get("/dir/?x=/f.txt").text(), "f");
     }
 
