@@ -65,7 +65,9 @@ impl Exchange {
     fn keep_named_captures(&mut self, context: &Context, named: &[(VariableId, u16)]) {
         for (id, group) in named {
             let slot = match context.site.variables.list[id.0 as usize].source {
-                Source::Assigned(slot) | Source::Computed(_, Some(slot)) | Source::Builtin(_, Some(slot)) => slot,
+                Source::Assigned(slot) | Source::Computed(_, Some(slot)) | Source::Builtin(_, Some(slot)) => {
+                    slot
+                }
                 _ => continue,
             };
             let subject = std::mem::take(&mut self.capture_subject);

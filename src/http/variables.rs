@@ -152,7 +152,13 @@ impl Exchange {
     }
 
     /// Computes a value that the configuration defines; one that needs itself has none.
-    fn compute(&mut self, compute: &dyn Compute, name: &str, context: &mut Context, out: &mut Vec<u8>) -> bool {
+    fn compute(
+        &mut self,
+        compute: &dyn Compute,
+        name: &str,
+        context: &mut Context,
+        out: &mut Vec<u8>,
+    ) -> bool {
         if self.variable_depth >= MAX_VARIABLE_DEPTH {
             self.log(context, Level::Error, format_args!("cycle while evaluating variable \"{name}\""));
             return false;

@@ -143,3 +143,82 @@ fn by_address(exchange: &mut Exchange, context: &mut Context) -> Verdict {
         Some(false) => Verdict::Refuse(Status::FORBIDDEN),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::exchange::Endpoint;
+    use crate::http::testing::{World, complaints};
+
+    fn status_for(rules: &str, peer: &str) -> u16 {
+        let http = format!("server {{ location / {{ {rules} root /srv; }} }}");
+        let mut world = World::new(&http).file("/srv/f", "f");
+        world.peer = match peer {
+            "unix:" => Endpoint::Unix(Box::default()),
+            address => Endpoint::Inet(address.parse().expect("an address")),
+        };
+        world.get("/f").status
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        let rules = "deny 10.0.0.1; allow 10.0.0.0/8; allow 2001:db8::/32; deny all;";
+        for (peer, status) in [
+            ("10.0.0.1:1", 403),
+            ("10.0.0.2:1", 200),
+            ("192.0.2.1:1", 403),
+            ("[2001:db8::1]:1", 200),
+            ("[2001:db9::1]:1", 403),
+            ("[::ffff:10.0.0.2]:1", 200),
+            ("unix:", 403),
+        ] {
+            assert_eq!(status_for(rules, peer), status, "{peer}");
+        }
+    }
+
+    #[test]
+    fn who_is_named_by_no_rule_passes() {
+        assert_eq!(status_for("deny 10.0.0.1;", "10.0.0.2:1"), 200);
+        assert_eq!(status_for("allow unix:; deny all;", "unix:"), 200);
+        assert_eq!(status_for("deny unix:;", "unix:"), 403);
+    }
+
+    #[test]
+    fn one_refusal_is_enough_for_satisfy_any_if_nothing_allows() {
+        assert_eq!(status_for("satisfy any; deny all;", "10.0.0.1:1"), 403);
+        assert_eq!(status_for("satisfy any; allow 10.0.0.1; deny all;", "10.0.0.1:1"), 200);
+    }
+
+    #[test]
+    fn a_refusal_is_logged() {
+        let reply = World::new("server { location / { deny all; } }").get("/");
+        assert_eq!(reply.status, 403);
+        assert!(reply.log[0].starts_with("[error] access forbidden by rule"), "{:?}", reply.log);
+    }
+
+    #[test]
+    fn rules_are_inherited_whole_or_not_at_all() {
+        let mut world = World::new("server { root /srv; deny all; location /a { allow 192.0.2.1; } location /b { } }")
+            .file("/srv/a", "a")
+            .file("/srv/b", "b");
+        assert_eq!(world.get("/a").status, 200);
+        assert_eq!(world.get("/b").status, 403);
+    }
+
+    #[test]
+    fn methods_that_limit_except_does_not_spare_have_rules_of_their_own() {
+        let mut world = World::new("server { location / { root /srv; limit_except GET { deny all; } } }").file("/srv/f", "f");
+        assert_eq!(world.get("/f").status, 200);
+        assert_eq!(world.send("HEAD /f HTTP/1.0\r\n\r\n").status, 200);
+        assert_eq!(world.send("POST /f HTTP/1.0\r\n\r\n").status, 403);
+    }
+
+    #[test]
+    fn doubtful_rules_are_warned_of() {
+        let told = complaints("server { allow 10.0.0.1; }");
+        assert!(told[0].starts_with("[warn] \"allow\" without any \"deny\""), "{told:?}");
+        assert_eq!(complaints("server { allow 10.0.0.1; deny all; }"), [""; 0]);
+        let told = complaints("server { deny 1.2.3.4/8; }");
+        assert_eq!(told, ["[warn] low address bits of 1.2.3.4/8 are meaningless"]);
+        assert_eq!(complaints("server { deny foo; }"), ["[emerg] invalid parameter \"foo\""]);
+    }
+}

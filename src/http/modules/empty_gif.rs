@@ -59,3 +59,21 @@ pub fn handle(exchange: &mut Exchange, _: &mut Context, _: Option<Answer>) -> Fl
     exchange.body = Body::Static(&IMAGE);
     Flow::Respond
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::World;
+
+    #[test]
+    fn the_image_is_complete_and_dated() {
+        let mut world = World::new("server { location = /g { empty_gif; } }");
+        let reply = world.get("/g");
+        assert_eq!((reply.status, &*reply.field("Content-Type")), (200, "image/gif"));
+        assert_eq!((reply.body.len(), &reply.body[..6]), (43, &b"GIF89a"[..]));
+        assert_eq!(reply.body.last(), Some(&b';'));
+        assert_eq!(reply.field("Last-Modified"), "Mon, 28 Sep 1970 06:00:00 GMT");
+        let reply = world.get_with("/g", "If-Modified-Since: Mon, 28 Sep 1970 06:00:00 GMT\r\n");
+        assert_eq!((reply.status, reply.body.len()), (304, 0));
+        assert_eq!(world.send("POST /g HTTP/1.0\r\n\r\n").status, 405);
+    }
+}

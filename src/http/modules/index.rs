@@ -217,3 +217,114 @@ fn refuse(exchange: &mut Exchange, context: &mut Context, failure: FileFailure) 
 fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::file::Want;
+    use crate::http::testing::{World, complaints};
+
+    fn world(body: &str) -> World {
+        World::new(&format!("server {{ root /srv; {body} }}"))
+            .file("/srv/dir/index.html", "index")
+            .file("/srv/f.txt", "f")
+            .file("/srv/a/b.txt", "b")
+    }
+
+    #[test]
+    fn the_first_index_that_exists_is_served_and_looked_up_once() {
+        let mut world = world("");
+        let reply = world.get("/dir/?q");
+        assert_eq!((reply.status, reply.text(), &*reply.field("Content-Type")), (200, "index", "text/html"));
+        assert_eq!(world.lookups, [("/srv/dir/index.html".to_owned(), Want::Open)]);
+    }
+
+    #[test]
+    fn names_are_tried_in_order_and_may_have_variables() {
+        let mut world = world("index no.html $arg_x index.html; location /a/ { index ../f.txt; }");
+        assert_eq!(world.get("/dir/?x=nope").text(), "index");
+        assert_eq!(world.get("/dir/?x=index.html").text(), "index");
+        // An empty name is the folder itself, which is there: the redirect never ends.
+        assert_eq!(world.get("/dir/").status, 500);
+        assert_eq!(world.get("/dir/?x=/f.txt").text(), "f");
+    }
+
+    #[test]
+    fn the_index_is_chosen_by_an_internal_redirect() {
+        let mut world = world("location ~ html$ { return 200 \"$uri?$args\"; }");
+        assert_eq!(world.get("/dir/?q").text(), "/dir/index.html?q");
+    }
+
+    #[test]
+    fn an_absolute_name_always_fits() {
+        let mut world = world("location /i/ { index none /f.txt; } location /j/ { index /f.txt; }");
+        assert_eq!(world.get("/j/?q").text(), "f");
+        assert_eq!(world.get("/i/").status, 404);
+    }
+
+    #[test]
+    fn an_alias_keeps_the_uri() {
+        let mut world = world("location /i5/ { alias /srv/dir/; } location /i6 { alias /srv/dir; }");
+        assert_eq!(world.get("/i5/").text(), "index");
+        assert_eq!(world.get("/i6/").text(), "index");
+    }
+
+    #[test]
+    fn a_missing_folder_is_404_and_one_without_an_index_403() {
+        let mut world = world("");
+        let reply = world.get("/none/");
+        assert_eq!(reply.status, 404);
+        let line = "[error] \"/srv/none/index.html\" is not found (2: No such file or directory)";
+        assert!(reply.log[0].starts_with(line), "{:?}", reply.log);
+        let reply = world.get("/a/");
+        assert_eq!(reply.status, 403);
+        let line = "[error] directory index of \"/srv/a/\" is forbidden";
+        assert!(reply.log[0].starts_with(line), "{:?}", reply.log);
+        let reply = world.get("/f.txt/");
+        assert_eq!(reply.status, 404);
+        let line = "[error] \"/srv/f.txt/index.html\" is not found (20: Not a directory)";
+        assert!(reply.log[0].starts_with(line), "{:?}", reply.log);
+    }
+
+    #[test]
+    fn a_missing_index_of_the_root_folder_is_403() {
+        assert_eq!(World::new("server { root /; }").get("/").status, 403);
+    }
+
+    #[test]
+    fn an_index_that_only_another_handler_may_read_is_found() {
+        let mut world = world("index s.php; location ~ php$ { return 200 \"ran $uri\"; }")
+            .file_with_mode("/srv/dir/s.php", "", 0);
+        assert_eq!(world.get("/dir/").text(), "ran /dir/s.php");
+    }
+
+    #[test]
+    fn a_file_that_was_opened_under_other_rules_is_opened_again() {
+        let mut world = world("location = /dir/index.html { disable_symlinks on; }");
+        assert_eq!(world.get("/dir/").text(), "index");
+        assert_eq!(world.lookups.len(), 2);
+    }
+
+    #[test]
+    fn other_failures_have_their_status() {
+        let mut world = world("").failing("/srv/dir/index.html", 40);
+        assert_eq!(world.get("/dir/").status, 403);
+        let mut world = World::new("server { root /srv; }").directory("/srv/d").failing("/srv/d/index.html", 13);
+        let reply = world.get("/d/");
+        assert_eq!(reply.status, 403);
+        let line = "[error] \"/srv/d/index.html\" is forbidden (13: Permission denied)";
+        assert!(reply.log[0].starts_with(line), "{:?}", reply.log);
+    }
+
+    #[test]
+    fn methods_that_do_not_read_are_405() {
+        assert_eq!(world("").send("PUT /dir/ HTTP/1.0\r\n\r\n").status, 405);
+    }
+
+    #[test]
+    fn doubtful_and_wrong_names_are_reported() {
+        let told = complaints("server { index /a b; }");
+        assert_eq!(told, ["[warn] only the last index in \"index\" directive should be absolute"]);
+        let told = complaints("server { index \"\"; }");
+        assert_eq!(told, ["[emerg] index \"\" in \"index\" directive is invalid"]);
+    }
+}

@@ -214,3 +214,135 @@ impl MapDraft {
         Map { source, keys, regexes: self.regexes, default: self.default, values: self.values }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::conf::files::MemoryFiles;
+    use crate::http::testing::{World, complaints};
+
+    const SHOW: &str = "server { location / { return 200 \"[$b]\"; } }";
+
+    #[track_caller]
+    fn check(map: &str, cases: &[(&str, &str)]) {
+        let mut world = World::new(&format!("{map} {SHOW}"));
+        for (target, text) in cases {
+            assert_eq!(world.get(target).text(), *text, "{target}");
+        }
+    }
+
+    #[test]
+    fn keys_are_compared_without_regard_to_case() {
+        check(
+            "map $args $b { default d; one 1; TWO 2; \"\" none; \\default esc; \\~x tilde; }",
+            &[
+                ("/?one", "[1]"),
+                ("/?Two", "[2]"),
+                ("/?three", "[d]"),
+                ("/", "[none]"),
+                ("/?default", "[esc]"),
+                ("/?~x", "[tilde]"),
+            ],
+        );
+    }
+
+    #[test]
+    fn without_a_default_the_value_is_empty() {
+        check("map $args $b { one 1; }", &[("/?two", "[]")]);
+    }
+
+    #[test]
+    fn regular_expressions_are_tried_in_order_after_the_texts() {
+        check(
+            "map $args $b { ~^a(?<rest>.*)$ \"$rest-$1\"; ~*^A caseless; ~a second; ab text; ~^$ never; default d; }",
+            &[
+                ("/?ab", "[text]"),
+                ("/?abc", "[bc-bc]"),
+                ("/?Ax", "[caseless]"),
+                ("/?xa", "[second]"),
+                ("/", "[d]"),
+            ],
+        );
+    }
+
+    #[test]
+    fn values_may_have_variables() {
+        check("map $args $b { x \"$uri!\"; default $arg_q; }", &[("/u?x", "[/u!]"), ("/?q=1", "[1]")]);
+    }
+
+    #[test]
+    fn sources_may_have_several_variables() {
+        check("map $uri-$args $b { /u-x yes; }", &[("/u?x", "[yes]"), ("/u?y", "[]")]);
+    }
+
+    #[test]
+    fn host_names_may_have_wildcards() {
+        check(
+            "map $arg_h $b { hostnames; default d; a.com 1; *.a.com 2; .b.com 3; www.c.* 4; \\~t 5; }",
+            &[
+                ("/?h=a.com", "[1]"),
+                ("/?h=A.com.", "[1]"),
+                ("/?h=x.a.com", "[2]"),
+                ("/?h=b.com", "[3]"),
+                ("/?h=x.b.com", "[3]"),
+                ("/?h=www.c.org", "[4]"),
+                ("/?h=c.org", "[d]"),
+                ("/?h=~t", "[5]"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_value_is_kept_unless_the_map_is_volatile() {
+        let body = "location / { set $a $b; set $args two; return 200 \"$a$b\"; }";
+        for (volatile, text) in [("", "11"), ("volatile;", "12")] {
+            let http = format!("map $args $b {{ {volatile} one 1; two 2; }} server {{ {body} }}");
+            assert_eq!(World::new(&http).get("/?one").text(), text, "{volatile}");
+        }
+    }
+
+    #[test]
+    fn entries_may_be_included() {
+        let files = MemoryFiles::new().with("/etc/thalweg/list.map", "one 1;\ntwo 2;");
+        let http = format!("map $args $b {{ include list.map; default d; }} {SHOW}");
+        assert_eq!(World::with_includes(&http, files).get("/?two").text(), "[2]");
+    }
+
+    #[test]
+    fn maps_that_need_each_other_have_no_value() {
+        let http = format!("map $a $b {{ default $a; }} map $b $a {{ default $b; }} {SHOW}");
+        let reply = World::new(&http).get("/");
+        assert_eq!(reply.text(), "[]");
+        let line = "[error] cycle while evaluating variable";
+        assert!(reply.log.iter().any(|other| other.starts_with(line)), "{:?}", reply.log);
+    }
+
+    #[test]
+    fn mistakes_are_reported_in_nginx_s_words() {
+        for (map, message) in [
+            ("map $a b {}", "invalid variable name \"b\""),
+            ("map $uri $b { x; }", "invalid number of the map parameters"),
+            ("map $uri $b { default 1; default 2; }", "duplicate default map parameter"),
+            ("map $uri $b { x 1; X 2; }", "conflicting parameter \"x\""),
+            ("map $uri $b { hostnames; *.*.x 1; }", "invalid hostname or wildcard \"*.*.x\""),
+            ("map $uri $b { hostnames; *.x 1; .x 1; }", "conflicting parameter \".x\""),
+            ("map $uri $b { hostnames; a..b 1; }", "invalid hostname or wildcard \"a..b\""),
+            ("map $uri $b { ~( 1; }", "pcre2_compile() failed: missing closing parenthesis in \"(\""),
+            ("map $uri $b { a b c; }", "invalid number of the map parameters"),
+            ("map $uri $host { a b; }", "the duplicate \"host\" variable"),
+            ("map $uri $b { a $; }", "invalid variable name"),
+            ("map $uri $ { a 1; }", "invalid variable name \"$\""),
+            ("map $uri $b { x { } }", "unexpected \"{\""),
+            ("map $nope $b { a 1; }", "unknown \"nope\" variable"),
+        ] {
+            let told = complaints(map);
+            let message = format!("[emerg] {message}");
+            assert!(told.contains(&message), "{map}: {told:?} lacks {message}");
+        }
+    }
+
+    #[test]
+    fn sizes_of_tables_are_accepted() {
+        let told = complaints("map_hash_max_size 4096; map_hash_bucket_size 128;");
+        assert!(told.iter().all(|line| line.starts_with("[info]")), "{told:?}");
+    }
+}

@@ -16,9 +16,9 @@ use super::variables::VariableEntry;
 pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
+pub mod ranges;
 #[cfg(test)]
 mod variable_tests;
-pub mod ranges;
 
 macro_rules! modules_with_settings {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {

@@ -191,3 +191,120 @@ fn fall_back(exchange: &mut Exchange, context: &mut Context, fallback: &Fallback
     context.env.give_back(target);
     flow
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{World, complaints};
+
+    fn world(body: &str) -> World {
+        World::new(&format!("server {{ root /srv; {body} }}"))
+            .file("/srv/f.txt", "f")
+            .file("/srv/dir/index.html", "index")
+            .file("/srv/a/x.txt", "x")
+            .file("/srv/a/1/f.txt", "deep")
+    }
+
+    /// Expected answers are nginx's: status, and text or Location.
+    #[track_caller]
+    fn check(body: &str, target: &str, status: u16, text: &str) {
+        let reply = world(body).get(target);
+        let shown = if reply.status == 301 { reply.field("Location") } else { reply.text().to_owned() };
+        let shown = if reply.status >= 400 { String::new() } else { shown };
+        assert_eq!((reply.status, &*shown), (status, text), "{target}");
+    }
+
+    #[test]
+    fn the_first_file_that_exists_is_served() {
+        check("location / { try_files $uri /f.txt =404; }", "/a/x.txt", 200, "x");
+        check("location / { try_files $uri /f.txt =404; }", "/nope", 200, "f");
+        check("location / { try_files $uri $uri.txt =404; }", "/f", 200, "f");
+        check("location / { try_files /nope =404; }", "/f.txt", 404, "");
+    }
+
+    #[test]
+    fn folders_are_asked_for_by_a_slash() {
+        check("location / { try_files $uri /dir/ =404; }", "/t", 301, "http://example.com/dir/");
+        check("location / { try_files $uri $uri/ =404; }", "/dir/", 200, "index");
+        check("location / { try_files /dir /f.txt =404; }", "/t", 200, "f");
+        check("location / { try_files /f.txt/ =404; }", "/t", 404, "");
+    }
+
+    #[test]
+    fn the_last_parameter_decides_if_nothing_exists() {
+        let show = "location = /show { return 200 \"$uri?$args\"; } location @n { return 200 \"named $uri\"; }";
+        check(&format!("{show} location /t {{ try_files /no /show?q=$args; }}"), "/t?1", 200, "/show?q=1");
+        check(&format!("{show} location /t {{ try_files /no /show; }}"), "/t?1", 200, "/show?");
+        check(&format!("{show} location /t {{ try_files /no @n; }}"), "/t", 200, "named /t");
+        check("location /t { try_files /no =403; }", "/t", 403, "");
+        check("location /t { try_files /no =204; }", "/t", 204, "");
+        check("location /t { try_files /no @missing; }", "/t", 500, "");
+        check("location /t { try_files /no /f.txt/; }", "/t", 404, "");
+    }
+
+    #[test]
+    fn a_server_s_parameters_hold_where_no_location_does() {
+        check("try_files /f.txt =404; location /a { }", "/t", 200, "f");
+        check("try_files /f.txt =404; location /a { }", "/a/x.txt", 200, "x");
+    }
+
+    #[test]
+    fn beneath_an_alias_names_with_variables_lose_the_location_s_name() {
+        let alias = |tries: &str| format!("location /c/ {{ alias /srv/a/; try_files {tries}; }}");
+        check(&alias("$uri =404"), "/c/x.txt", 200, "x");
+        check(&alias("$uri /c/x.txt"), "/c/nope", 200, "x");
+        check(&alias("$uri x.txt =404"), "/c/nope", 200, "x");
+        check(&alias("$uri /f.txt?$args"), "/c/nope?z", 200, "f");
+        // The last parameter loses it too if it has variables, so that nothing is found.
+        check(&alias("$uri /c/x.txt?$args"), "/c/nope", 404, "");
+    }
+
+    #[test]
+    fn beneath_a_regular_expression_s_alias_names_stand_behind_the_whole_path() {
+        let alias = |tries: &str| format!("location ~ ^/r/(.*)$ {{ alias /srv/; try_files {tries}; }}");
+        check(&alias("$1 f.txt =403"), "/r/a/x.txt", 200, "x");
+        check(&alias("$1 f.txt =403"), "/r/nope", 200, "f");
+        check(&alias("$1 =403"), "/r/nope", 403, "");
+        check(&alias("dir/ /f.txt"), "/r/zz", 301, "http://example.com/r/zz/");
+    }
+
+    #[test]
+    fn an_if_that_holds_turns_it_off() {
+        check("location / { try_files /f.txt =404; if ($args) { set $x 1; } }", "/t", 200, "f");
+        check("location / { try_files /f.txt =404; if ($args) { set $x 1; } }", "/t?1", 404, "");
+    }
+
+    #[test]
+    fn names_that_leave_the_root_are_not_looked_up() {
+        let mut world = world("location / { try_files /../etc/passwd$args $uri =404; }");
+        assert_eq!(world.get("/f.txt?").text(), "f");
+        assert!(world.lookups.iter().all(|(path, _)| path.starts_with("/srv/f")), "{:?}", world.lookups);
+    }
+
+    #[test]
+    fn failures_are_logged_and_the_next_name_is_tried() {
+        let mut world = world("location / { try_files /broken /f.txt =404; }").failing("/srv/broken", 5);
+        let reply = world.get("/t");
+        assert_eq!(reply.text(), "f");
+        let line = "[crit] stat() \"/srv/broken\" failed (5: Input/output error)";
+        assert!(reply.log[0].starts_with(line), "{:?}", reply.log);
+    }
+
+    #[test]
+    fn endless_redirects_end() {
+        assert_eq!(world("location / { try_files /no /again; }").get("/").status, 500);
+    }
+
+    #[test]
+    fn mistakes_are_reported_in_nginx_s_words() {
+        for (body, message) in [
+            ("try_files $uri =1000;", "invalid code \"=1000\""),
+            ("try_files $uri =abc;", "invalid code \"=abc\""),
+            ("try_files a;", "invalid number of arguments in \"try_files\" directive"),
+            ("try_files a b; try_files c d;", "\"try_files\" directive is duplicate"),
+            ("location / { if ($uri) { try_files a b; } }", "\"try_files\" directive is not allowed here"),
+        ] {
+            let told = complaints(&format!("server {{ {body} }}"));
+            assert_eq!(told, [format!("[emerg] {message}")], "{body}");
+        }
+    }
+}

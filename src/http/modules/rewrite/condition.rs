@@ -219,11 +219,15 @@ fn inner_words(args: &[Word]) -> Result<Vec<Inner<'_>>, Complaint> {
     if words.first().is_some_and(|first| first.text.is_empty()) {
         words.remove(0);
     }
-    if let Some(last) = words.last_mut() {
-        last.text = last.text.strip_suffix(b")").ok_or_else(|| invalid(last))?;
-    }
-    if words.last().is_some_and(|last| last.text.is_empty() && last.word.as_bytes() == b")") {
-        words.pop();
+    match words.last_mut() {
+        Some(last) if last.text == b")" => {
+            // Alone it is left where it is: a condition that nothing can be made of.
+            if last.word.as_bytes() == b")" {
+                words.pop();
+            }
+        }
+        Some(last) => last.text = last.text.strip_suffix(b")").ok_or_else(|| invalid(last))?,
+        None => {}
     }
     Ok(words)
 }

@@ -101,7 +101,9 @@ pub(super) fn add_break(_: &mut Scope, _: &Call, slot: &mut Slot) -> Result<(), 
 pub(super) fn add_if(scope: &mut Scope, call: &Call, slot: &mut Slot) -> Result<(), Complaint> {
     let condition = Condition::parse(scope, call.args())?;
     let in_location = scope.context == Context::LOCATION;
+    let errors = scope.builder.diagnostics.error_count();
     let block = add_if_scope(scope, call);
+    let is_sound = scope.builder.diagnostics.error_count() == errors;
     let inner = scope
         .children
         .last_mut()
@@ -119,7 +121,7 @@ pub(super) fn add_if(scope: &mut Scope, call: &Call, slot: &mut Slot) -> Result<
     for op in inner.ops() {
         program.push(op.clone());
     }
-    if in_location {
+    if in_location && is_sound {
         warn_of_traps(scope, call);
     }
     Ok(())
