@@ -3,12 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::base::ascii::{append_decimal, append_seconds};
-use crate::base::level::Level;
 use crate::http::context::{Context, TcpInfo};
-use crate::http::exchange::{Endpoint, Exchange, ProxyProtocol};
+use crate::http::exchange::{Endpoint, Exchange};
 use crate::http::variables::VariableEntry;
-
-use super::core_variables::hex_byte;
 
 /// `$nginx_version`: the version of nginx whose behaviour is imitated, since configurations compare it.
 pub const IMITATED_VERSION: &str = "1.31.5";
@@ -148,11 +145,11 @@ fn msec(_: &mut Exchange, context: &mut Context, out: &mut Vec<u8>) -> bool {
 }
 
 fn proxied_source(exchange: &Exchange) -> Option<SocketAddr> {
-    exchange.connection.proxy_protocol.as_ref()?.source
+    Some(exchange.connection.proxy_protocol.as_ref()?.addresses?.0)
 }
 
 fn proxied_destination(exchange: &Exchange) -> Option<SocketAddr> {
-    exchange.connection.proxy_protocol.as_ref()?.destination
+    Some(exchange.connection.proxy_protocol.as_ref()?.addresses?.1)
 }
 
 fn proxied_address(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
@@ -166,72 +163,15 @@ fn proxied_port(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
     port(&Endpoint::Inet(address), out)
 }
 
-/// Type of the value that holds what a proxy knows of TLS: a byte of flags, four of the verification's result, then
-/// values of its own.
-const TLV_SSL: u8 = 0x20;
-/// Bytes before the values within [`TLV_SSL`].
-const SSL_HEAD: usize = 5;
-
-/// Types by name (`$proxy_protocol_tlv_NAME`).
-const TLV_NAMES: &[(&[u8], u8)] =
-    &[(b"alpn", 0x01), (b"authority", 0x02), (b"unique_id", 0x05), (b"ssl", TLV_SSL), (b"netns", 0x30)];
-/// Types within [`TLV_SSL`] by name.
-const SSL_NAMES: &[(&[u8], u8)] =
-    &[(b"version", 0x21), (b"cn", 0x22), (b"cipher", 0x23), (b"sig_alg", 0x24), (b"key_alg", 0x25)];
-
-/// `$proxy_protocol_tlv_NAME`: a value of the PROXY protocol's second version, by name or by type (`0x05`).
-fn proxied_tlv(exchange: &mut Exchange, context: &mut Context, name: &[u8], out: &mut Vec<u8>) -> bool {
-    let Some(header) = exchange.connection.proxy_protocol.clone() else { return false };
-    match find_tlv(&header, name, out) {
-        Ok(found) => found,
-        Err(UnknownTlv) => {
-            let name = String::from_utf8_lossy(name);
-            exchange.log(context, Level::Error, format_args!("unknown PROXY protocol TLV \"{name}\""));
-            false
-        }
+/// `$proxy_protocol_tlv_NAME`: a value of the PROXY protocol's second version, by name or by type (`0x05`). An unknown
+/// name has no value; nginx logs it at every use.
+fn proxied_tlv(exchange: &mut Exchange, _: &mut Context, name: &[u8], out: &mut Vec<u8>) -> bool {
+    let Some(header) = &exchange.connection.proxy_protocol else { return false };
+    if name == b"ssl_verify" {
+        return header.ssl_verify().is_some_and(|verify| number(out, u64::from(verify)));
     }
-}
-
-/// A name that stands for no type.
-#[derive(Debug, PartialEq, Eq)]
-struct UnknownTlv;
-
-fn find_tlv(header: &ProxyProtocol, name: &[u8], out: &mut Vec<u8>) -> Result<bool, UnknownTlv> {
-    let of_type =
-        |wanted: u8| header.tlvs.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| &**value);
-    let found = match name.strip_prefix(b"ssl_") {
-        None => of_type(tlv_type(name, TLV_NAMES)?),
-        Some(name) => {
-            let Some((head, values)) = of_type(TLV_SSL).and_then(|ssl| ssl.split_at_checked(SSL_HEAD)) else {
-                return Ok(false);
-            };
-            if name == b"verify" {
-                append_decimal(out, u32::from_be_bytes([head[1], head[2], head[3], head[4]]));
-                return Ok(true);
-            }
-            find_raw_tlv(values, tlv_type(name, SSL_NAMES)?)
-        }
-    };
-    Ok(found.is_some_and(|value| text(out, value)))
-}
-
-fn tlv_type(name: &[u8], names: &[(&[u8], u8)]) -> Result<u8, UnknownTlv> {
-    if let Some(digits) = name.strip_prefix(b"0x") {
-        return hex_byte(digits).ok_or(UnknownTlv);
-    }
-    names.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind).ok_or(UnknownTlv)
-}
-
-/// The first value of a type in values that stand one behind the other: type, length in two bytes, bytes.
-fn find_raw_tlv(mut values: &[u8], wanted: u8) -> Option<&[u8]> {
-    while let [kind, high, low, rest @ ..] = values {
-        let (value, after) = rest.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
-        if *kind == wanted {
-            return Some(value);
-        }
-        values = after;
-    }
-    None
+    let value = std::str::from_utf8(name).ok().and_then(|name| header.tlv(name));
+    value.is_some_and(|value| text(out, value))
 }
 
 fn tcp_info(
@@ -243,45 +183,5 @@ fn tcp_info(
     match context.env.system.tcp_info(&exchange.connection) {
         Some(info) => number(out, u64::from(part(&info))),
         None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(header: &ProxyProtocol, name: &str) -> Result<Option<String>, UnknownTlv> {
-        let mut out = Vec::new();
-        let found = find_tlv(header, name.as_bytes(), &mut out)?;
-        Ok(found.then(|| String::from_utf8(out).unwrap()))
-    }
-
-    #[test]
-    fn values_of_the_proxy_protocol_are_found_by_name_and_by_type() {
-        let ssl = b"\x01\x00\x00\x00\x07\x21\x00\x07TLSv1.3\x23\x00\x03abc\x22\x00\x09cut";
-        let header = ProxyProtocol {
-            tlvs: vec![(1, b"h2"[..].into()), (0xea, b"x"[..].into()), (TLV_SSL, ssl[..].into())],
-            ..ProxyProtocol::default()
-        };
-        let some = |text: &str| Ok(Some(text.to_owned()));
-        assert_eq!(value(&header, "alpn"), some("h2"));
-        assert_eq!(value(&header, "0x01"), some("h2"));
-        assert_eq!(value(&header, "0xea"), some("x"));
-        assert_eq!(value(&header, "authority"), Ok(None));
-        assert_eq!(value(&header, "ssl_version"), some("TLSv1.3"));
-        assert_eq!(value(&header, "ssl_0x23"), some("abc"));
-        assert_eq!(value(&header, "ssl_cn"), Ok(None));
-        assert_eq!(value(&header, "ssl_verify"), some("7"));
-        for unknown in ["nosuch", "ssl_nosuch", "0x", "0x100", "0xzz"] {
-            assert_eq!(value(&header, unknown), Err(UnknownTlv), "{unknown}");
-        }
-    }
-
-    #[test]
-    fn a_value_of_tls_that_is_too_short_has_no_parts() {
-        let header =
-            ProxyProtocol { tlvs: vec![(TLV_SSL, b"\x01\x00"[..].into())], ..ProxyProtocol::default() };
-        assert_eq!(value(&header, "ssl_verify"), Ok(None));
-        assert_eq!(value(&header, "ssl_version"), Ok(None));
     }
 }

@@ -3,7 +3,7 @@
 //! `kept` follows nginx's flags only where the value could change while a request runs or is costly: a value that is
 //! the same whenever it is asked for needs no slot.
 
-use crate::base::ascii::{HEX_LOWER, append_decimal, append_seconds, hex_value};
+use crate::base::ascii::{HEX_LOWER, append_decimal, append_seconds};
 use crate::base::base64;
 use crate::base::level::Level;
 use crate::conf::values;
@@ -355,14 +355,6 @@ fn request_filename(exchange: &mut Exchange, context: &mut Context, out: &mut Ve
     exchange.root_length = root_length;
     context.env.give_back(used);
     is_mapped
-}
-
-/// The number that `text` spells in hexadecimal, up to 255.
-pub(super) fn hex_byte(text: &[u8]) -> Option<u8> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0u8, |value, &byte| value.checked_mul(16)?.checked_add(hex_value(byte)?))
 }
 
 #[cfg(test)]

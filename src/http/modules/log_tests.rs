@@ -229,7 +229,7 @@ fn a_path_with_variables_goes_out_with_the_root_to_be_tested() {
     let [line] = probe.env.access.paths() else { panic!("one line") };
     assert_eq!(line.path, b"/p/logs/h.example.log");
     assert_eq!(line.root, b"/srv/h.example");
-    assert_eq!(line.line, b"404\n");
+    assert_eq!(line.line, b"404");
     assert_eq!(line.cache.as_ref().unwrap().max, 5);
     assert_eq!(probe.site.logs.entries().len(), 1, "the error log alone is opened beforehand");
 }

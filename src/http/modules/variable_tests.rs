@@ -3,9 +3,10 @@
 use std::rc::Rc;
 
 use crate::http::context::{SystemFacts, TcpInfo};
-use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, ProxyProtocol, RequestBody};
+use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use crate::http::probe::{Probe, value, value_after};
 use crate::message::Status;
+use crate::proto::proxy_protocol::ProxyReader;
 
 const PLAIN: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
@@ -172,7 +173,7 @@ fn what_was_sent_comes_from_the_outcome() {
         ("request_length", "77"),
         ("request_completion", "OK"),
         ("pipe", "p"),
-        ("status", "403"),
+        ("status", "404"),
     ] {
         assert_eq!(value_after(name, PLAIN, sent), wanted, "${name}");
     }
@@ -211,23 +212,33 @@ fn addresses_of_all_families() {
 
 #[test]
 fn the_proxy_protocol_tells_of_the_client_behind() {
+    let ssl = b"\x20\x00\x0f\x01\x00\x00\x00\x07\x21\x00\x07TLSv1.3";
+    let tlvs = [&b"\x02\x00\x04name\xea\x00\x01x"[..], ssl].concat();
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+    bytes.extend_from_slice(&(12 + tlvs.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(b"\x0a\x01\x01\x01\x0a\x02\x02\x02\x04\x57\x08\xae");
+    bytes.extend_from_slice(&tlvs);
+    let header = ProxyReader::default().feed(&mut &bytes[..]).unwrap().unwrap();
     let over = |name: &str| {
         value_after(name, PLAIN, |exchange| {
-            exchange.connection.proxy_protocol = Some(Rc::new(ProxyProtocol {
-                source: Some("10.1.1.1:1111".parse().unwrap()),
-                destination: Some("[::2]:2222".parse().unwrap()),
-                tlvs: vec![(2, b"name"[..].into())],
-            }));
+            exchange.connection.proxy_protocol = Some(Rc::new(header.clone()))
         })
     };
     assert_eq!(over("proxy_protocol_addr"), "10.1.1.1");
     assert_eq!(over("proxy_protocol_port"), "1111");
-    assert_eq!(over("proxy_protocol_server_addr"), "::2");
+    assert_eq!(over("proxy_protocol_server_addr"), "10.2.2.2");
     assert_eq!(over("proxy_protocol_server_port"), "2222");
     assert_eq!(over("proxy_protocol_tlv_authority"), "name");
     assert_eq!(over("proxy_protocol_tlv_0x02"), "name");
+    assert_eq!(over("proxy_protocol_tlv_0xea"), "x");
+    assert_eq!(over("proxy_protocol_tlv_ssl_version"), "TLSv1.3");
+    assert_eq!(over("proxy_protocol_tlv_ssl_verify"), "7");
+    assert_eq!(over("proxy_protocol_tlv_ssl_cn"), "-");
     assert_eq!(over("proxy_protocol_tlv_alpn"), "-");
     assert_eq!(over("proxy_protocol_tlv_nosuch"), "-");
+    let silent = |exchange: &mut Exchange| exchange.connection.proxy_protocol = Some(Rc::default());
+    assert_eq!(value_after("proxy_protocol_addr", PLAIN, silent), "-");
+    assert_eq!(value_after("proxy_protocol_port", PLAIN, silent), "-");
 }
 
 #[test]
