@@ -131,6 +131,7 @@ impl Exchange {
                 Destination::Sink(sink) => {
                     let mut text = context.env.access.begin_line(*sink);
                     self.append_line(&log.format, &mut context, &mut text);
+                    text.push(b'\n');
                     context.env.access.end_line(*sink, text);
                 }
                 Destination::Path(template) => self.log_to_path(template, &log.format, &mut context),
@@ -153,7 +154,6 @@ impl Exchange {
             LogFormat::Json(fields) => append_json(self, context, fields, out),
             LogFormat::Custom(parts, escape) => append_custom(self, context, parts, *escape, out),
         }
-        out.push(b'\n');
     }
 }
 

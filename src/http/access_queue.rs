@@ -15,21 +15,21 @@ pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// A sink's buffer that grew beyond this (bytes) is given back to the allocator when it was emptied.
 const KEPT_CAPACITY: usize = 256 * 1024;
 
-/// The lines of one sink, each with a line end, which a syslog sink leaves out.
+/// The lines of one sink.
 #[derive(Debug, Default)]
 pub struct Lines {
-    /// The lines one behind the other.
+    /// The lines one behind the other, each with its line end.
     pub text: Vec<u8>,
     /// Where each ends in `text`; a line may hold line ends of its format's own.
     pub ends: Vec<usize>,
 }
 
 impl Lines {
-    /// The lines one by one, with their line ends.
+    /// The lines one by one, without the line end of each.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().map(move |&end| {
-            let line = &self.text[start..end];
+            let line = &self.text[start..end - 1];
             start = end;
             line
         })
@@ -47,7 +47,7 @@ pub struct PathLine {
     /// Descriptors kept between lines; the value's address is the cache's identity. Without it the file is opened and
     /// closed for each line.
     pub cache: Option<Arc<OpenLogFileCache>>,
-    /// The line with its line end.
+    /// The line without its line end.
     pub line: Vec<u8>,
 }
 
@@ -153,7 +153,7 @@ mod tests {
         let sinks: Vec<_> = queue.sinks().map(|(sink, lines)| (sink.0, lines.text.clone())).collect();
         assert_eq!(sinks, [(3, b"a\nc\nc\n".to_vec()), (0, b"b\n".to_vec())]);
         let lines: Vec<_> = queue.sinks().next().unwrap().1.iter().collect();
-        assert_eq!(lines, [&b"a\n"[..], b"c\nc\n"]);
+        assert_eq!(lines, [&b"a"[..], b"c\nc"]);
         assert_eq!(queue.waiting(), 8);
         assert_eq!(queue.clear(), 0);
         assert_eq!((queue.sinks().count(), queue.waiting()), (0, 0));

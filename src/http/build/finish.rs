@@ -65,7 +65,8 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
-        name: draft.names.first().map(|name| shown_name(&name.text)).unwrap_or_default(),
+        // `.example.com` names its server `example.com`.
+        name: draft.names.first().map_or(&b""[..], |name| name.text.strip_prefix(b".").unwrap_or(&name.text)).into(),
         locations: locations::tree(builder, &draft.children),
         named,
     }

@@ -7,7 +7,6 @@ use crate::http::context::{Context, TcpInfo};
 use crate::http::exchange::{Endpoint, Exchange};
 use crate::http::variables::VariableEntry;
 
-
 /// `$nginx_version`: the version of nginx whose behaviour is imitated, since configurations compare it.
 pub const IMITATED_VERSION: &str = "1.31.5";
 
@@ -29,7 +28,9 @@ pub static VARIABLES: &[VariableEntry] = &[
     VariableEntry::new("pipe", |exchange, _, out| {
         text(out, if exchange.outcome.pipelined { b"p" } else { b"." })
     }),
-    VariableEntry::new("proxy_protocol_addr", |exchange, _, out| proxied_address(proxied_source(exchange), out)),
+    VariableEntry::new("proxy_protocol_addr", |exchange, _, out| {
+        proxied_address(proxied_source(exchange), out)
+    }),
     VariableEntry::new("proxy_protocol_port", |exchange, _, out| proxied_port(proxied_source(exchange), out)),
     VariableEntry::new("proxy_protocol_server_addr", |exchange, _, out| {
         proxied_address(proxied_destination(exchange), out)
@@ -144,11 +145,11 @@ fn msec(_: &mut Exchange, context: &mut Context, out: &mut Vec<u8>) -> bool {
 }
 
 fn proxied_source(exchange: &Exchange) -> Option<SocketAddr> {
-    exchange.connection.proxy_protocol.as_ref()?.addresses.map(|(source, _)| source)
+    Some(exchange.connection.proxy_protocol.as_ref()?.addresses?.0)
 }
 
 fn proxied_destination(exchange: &Exchange) -> Option<SocketAddr> {
-    exchange.connection.proxy_protocol.as_ref()?.addresses.map(|(_, destination)| destination)
+    Some(exchange.connection.proxy_protocol.as_ref()?.addresses?.1)
 }
 
 fn proxied_address(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
@@ -162,19 +163,15 @@ fn proxied_port(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
     port(&Endpoint::Inet(address), out)
 }
 
-/// `$proxy_protocol_tlv_NAME`: a value of the PROXY protocol's second version, by name or by type (`0x05`).
+/// `$proxy_protocol_tlv_NAME`: a value of the PROXY protocol's second version, by name or by type (`0x05`). An unknown
+/// name has no value; nginx logs it at every use.
 fn proxied_tlv(exchange: &mut Exchange, _: &mut Context, name: &[u8], out: &mut Vec<u8>) -> bool {
     let Some(header) = &exchange.connection.proxy_protocol else { return false };
     if name == b"ssl_verify" {
-        let Some(verify) = header.ssl_verify() else { return false };
-        append_decimal(out, verify);
-        return true;
+        return header.ssl_verify().is_some_and(|verify| number(out, u64::from(verify)));
     }
     let value = std::str::from_utf8(name).ok().and_then(|name| header.tlv(name));
-    value.is_some_and(|value| {
-        out.extend_from_slice(value);
-        true
-    })
+    value.is_some_and(|value| text(out, value))
 }
 
 fn tcp_info(

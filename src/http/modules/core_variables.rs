@@ -3,7 +3,7 @@
 //! `kept` follows nginx's flags only where the value could change while a request runs or is costly: a value that is
 //! the same whenever it is asked for needs no slot.
 
-use crate::base::ascii::{HEX_LOWER, append_decimal, append_seconds, hex_value};
+use crate::base::ascii::{HEX_LOWER, append_decimal, append_seconds};
 use crate::base::base64;
 use crate::base::level::Level;
 use crate::conf::values;
@@ -19,15 +19,21 @@ pub static VARIABLES: &[VariableEntry] = &[
     VariableEntry::new("body_bytes_sent", |exchange, _, out| number(out, exchange.outcome.body_bytes_sent)),
     VariableEntry::new("bytes_sent", |exchange, _, out| number(out, exchange.outcome.bytes_sent)),
     VariableEntry::new("content_length", content_length),
-    VariableEntry::new("content_type", |exchange, _, out| joined_field(exchange, FieldName::ContentType, b", ", out)),
+    VariableEntry::new("content_type", |exchange, _, out| {
+        joined_field(exchange, FieldName::ContentType, b", ", out)
+    }),
     VariableEntry::family("cookie_", cookie),
     VariableEntry::new("document_root", append_document_root),
     VariableEntry::new("document_uri", uri),
     VariableEntry::new("host", host),
     VariableEntry::family("http_", http_field),
-    VariableEntry::new("http_cookie", |exchange, _, out| joined_field(exchange, FieldName::Cookie, b"; ", out)),
+    VariableEntry::new("http_cookie", |exchange, _, out| {
+        joined_field(exchange, FieldName::Cookie, b"; ", out)
+    }),
     VariableEntry::new("http_host", |exchange, _, out| joined_field(exchange, FieldName::Host, b", ", out)),
-    VariableEntry::new("http_referer", |exchange, _, out| joined_field(exchange, FieldName::Referer, b", ", out)),
+    VariableEntry::new("http_referer", |exchange, _, out| {
+        joined_field(exchange, FieldName::Referer, b", ", out)
+    }),
     VariableEntry::new("http_user_agent", |exchange, _, out| {
         joined_field(exchange, FieldName::UserAgent, b", ", out)
     }),
@@ -35,7 +41,9 @@ pub static VARIABLES: &[VariableEntry] = &[
     VariableEntry::new("http_x_forwarded_for", |exchange, _, out| {
         joined_field(exchange, FieldName::XForwardedFor, b", ", out)
     }),
-    VariableEntry::new("is_args", |exchange, _, out| text(out, if exchange.args.is_empty() { b"" } else { b"?" })),
+    VariableEntry::new("is_args", |exchange, _, out| {
+        text(out, if exchange.args.is_empty() { b"" } else { b"?" })
+    }),
     VariableEntry::new("is_request_port", |exchange, _, out| {
         text(out, if exchange.head.host_port.is_some() { b":" } else { b"" })
     }),

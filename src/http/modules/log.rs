@@ -115,7 +115,8 @@ fn access_log(scope: &mut Scope, call: &Call) -> Result<AccessLog, Complaint> {
         Some(target) => {
             let target = absolute_target(&scope.builder, target);
             let sink = scope.builder.logs.access_log(target, parameters.options).map_err(|_| {
-                let message = format!("access_log \"{}\" already defined with conflicting parameters", word.lossy());
+                let message =
+                    format!("access_log \"{}\" already defined with conflicting parameters", word.lossy());
                 Complaint::new(message)
             })?;
             Destination::Sink(sink)

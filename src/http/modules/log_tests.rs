@@ -35,16 +35,16 @@ fn errors_are_those_of_nginx() {
             "access_log \"a\" already defined with conflicting parameters",
         ),
         ("access_log logs/$host combined buffer=1k;", "buffered logs cannot have variables in name"),
-        (
-            "access_log syslog:server=127.0.0.1 combined buffer=1k;",
-            "logs to syslog cannot be buffered",
-        ),
+        ("access_log syslog:server=127.0.0.1 combined buffer=1k;", "logs to syslog cannot be buffered"),
         ("access_log syslog:foo=1;", "unknown syslog parameter \"foo=1\""),
         ("access_log a if=1;", "unknown log format \"if=1\""),
         ("access_log a combined if=$nosuch;", "unknown \"nosuch\" variable"),
         ("access_log a$;", "invalid variable name"),
         ("open_log_file_cache max=0;", "\"open_log_file_cache\" must have \"max\" parameter"),
-        ("open_log_file_cache off; open_log_file_cache max=1;", "\"open_log_file_cache\" directive is duplicate"),
+        (
+            "open_log_file_cache off; open_log_file_cache max=1;",
+            "\"open_log_file_cache\" directive is duplicate",
+        ),
         ("error_log e foo;", "invalid log level \"foo\""),
         ("error_log e info warn;", "duplicate log level \"warn\""),
         ("server { log_format x a; }", "\"log_format\" directive is not allowed here"),
@@ -124,7 +124,8 @@ fn combined_equals_its_own_definition_in_variables() {
         b"\x16\x03\x01 garbage\r\n\r\n",
         b"",
     ] {
-        let lines = logged(&format!("log_format own {own}; access_log a; access_log b own; server {{ }}"), request);
+        let lines =
+            logged(&format!("log_format own {own}; access_log a; access_log b own; server {{ }}"), request);
         let (first, second) = lines.split_once('\n').unwrap();
         assert_eq!(format!("{first}\n"), second, "{}", request.escape_ascii());
     }
@@ -195,7 +196,8 @@ fn json_lines_carry_what_people_look_for() {
 
 #[test]
 fn json_lines_parse_whatever_was_sent() {
-    let mut requests: Vec<Vec<u8>> = vec![Vec::new(), b"\x00\xff\"\\\r\n\r\n".to_vec(), b"GET /\r\n".to_vec()];
+    let mut requests: Vec<Vec<u8>> =
+        vec![Vec::new(), b"\x00\xff\"\\\r\n\r\n".to_vec(), b"GET /\r\n".to_vec()];
     for byte in 0..=255u8 {
         let mut request = b"GET /?".to_vec();
         request.push(byte);
@@ -227,7 +229,7 @@ fn a_path_with_variables_goes_out_with_the_root_to_be_tested() {
     let [line] = probe.env.access.paths() else { panic!("one line") };
     assert_eq!(line.path, b"/p/logs/h.example.log");
     assert_eq!(line.root, b"/srv/h.example");
-    assert_eq!(line.line, b"404\n");
+    assert_eq!(line.line, b"404");
     assert_eq!(line.cache.as_ref().unwrap().max, 5);
     assert_eq!(probe.site.logs.entries().len(), 1, "the error log alone is opened beforehand");
 }
@@ -238,8 +240,10 @@ fn error_lines_have_nginx_tail() {
     probe.run(REQUEST);
     assert_eq!(
         probe.error_lines(),
-        ["[error] *17 open() \"/p/html/a\" failed (2: No such file or directory), client: 192.0.2.1, server: one, \
-          request: \"GET /a?b=c HTTP/1.1\", host: \"h.example\", referrer: \"http://r/\"x\""]
+        [
+            "[error] *17 open() \"/p/html/a\" failed (2: No such file or directory), client: 192.0.2.1, server: one, \
+          request: \"GET /a?b=c HTTP/1.1\", host: \"h.example\", referrer: \"http://r/\"x\""
+        ]
     );
     probe.connection.peer = Endpoint::Unix(Box::default());
     probe.run(b"GET /a HTTP/1.0\r\n\r\n");

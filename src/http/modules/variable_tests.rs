@@ -6,11 +6,12 @@ use crate::http::context::{SystemFacts, TcpInfo};
 use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use crate::http::probe::{Probe, value, value_after};
 use crate::message::Status;
-use crate::proto::proxy_protocol::{ProxyHeader, ProxyReader};
+use crate::proto::proxy_protocol::ProxyReader;
 
 const PLAIN: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
-const FULL: &[u8] = b"GET /a%20b/./c?x=1&Y=2&x=3&z HTTP/1.1\r\nHost: Www.S.example:8080\r\nContent-Type: text/x\r\n\
+const FULL: &[u8] =
+    b"GET /a%20b/./c?x=1&Y=2&x=3&z HTTP/1.1\r\nHost: Www.S.example:8080\r\nContent-Type: text/x\r\n\
     Content-Length: 3\r\nX-One: 1\r\nx-one: 2\r\nCookie: a=1; b=2\r\nCookie: c=3\r\nVia: v1\r\nVia: v2\r\n\
     X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-For: 10.0.0.2\r\nReferer: r\r\nUser-Agent: u\r\n\
     Authorization: basic  dXNlcjpwYXNz\r\n\r\nabc";
@@ -74,9 +75,17 @@ fn what_a_request_does_not_have_is_missing_or_empty_as_in_nginx() {
             ("https", ""),
         ],
     );
-    check(b"GET /?\r\n", &[("args", "-"), ("server_protocol", "-"), ("request", "GET /?"), ("request_method", "GET")]);
-    let nothing: [(&str, &str); 5] =
-        [("request", "-"), ("request_method", "-"), ("request_uri", "-"), ("server_protocol", "-"), ("uri", "-")];
+    check(
+        b"GET /?\r\n",
+        &[("args", "-"), ("server_protocol", "-"), ("request", "GET /?"), ("request_method", "GET")],
+    );
+    let nothing: [(&str, &str); 5] = [
+        ("request", "-"),
+        ("request_method", "-"),
+        ("request_uri", "-"),
+        ("server_protocol", "-"),
+        ("uri", "-"),
+    ];
     let mut probe = Probe::new("server { }");
     let exchange = probe.begin(b"");
     assert_eq!(exchange.head.text(exchange.head.request_line), b"");
@@ -112,7 +121,9 @@ fn fields_are_found_by_name_and_joined() {
 
 #[test]
 fn a_user_needs_whole_basic_credentials() {
-    for credentials in ["Bearer dXNlcjpwYXNz", "Basic", "Basic dXNlcg==", "Basic OnBhc3M=", "Basic dXN*", "Basic"] {
+    for credentials in
+        ["Bearer dXNlcjpwYXNz", "Basic", "Basic dXNlcg==", "Basic OnBhc3M=", "Basic dXN*", "Basic"]
+    {
         let request = format!("GET / HTTP/1.0\r\nAuthorization: {credentials}\r\n\r\n");
         assert_eq!(value("remote_user", request.as_bytes()), "-", "{credentials}");
     }
@@ -212,19 +223,33 @@ fn proxy_header() -> ProxyHeader {
 
 #[test]
 fn the_proxy_protocol_tells_of_the_client_behind() {
+    let ssl = b"\x20\x00\x0f\x01\x00\x00\x00\x07\x21\x00\x07TLSv1.3";
+    let tlvs = [&b"\x02\x00\x04name\xea\x00\x01x"[..], ssl].concat();
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11".to_vec();
+    bytes.extend_from_slice(&(12 + tlvs.len() as u16).to_be_bytes());
+    bytes.extend_from_slice(b"\x0a\x01\x01\x01\x0a\x02\x02\x02\x04\x57\x08\xae");
+    bytes.extend_from_slice(&tlvs);
+    let header = ProxyReader::default().feed(&mut &bytes[..]).unwrap().unwrap();
     let over = |name: &str| {
         value_after(name, PLAIN, |exchange| {
-            exchange.connection.proxy_protocol = Some(Rc::new(proxy_header()));
+            exchange.connection.proxy_protocol = Some(Rc::new(header.clone()))
         })
     };
     assert_eq!(over("proxy_protocol_addr"), "::1");
     assert_eq!(over("proxy_protocol_port"), "1111");
-    assert_eq!(over("proxy_protocol_server_addr"), "::2");
+    assert_eq!(over("proxy_protocol_server_addr"), "10.2.2.2");
     assert_eq!(over("proxy_protocol_server_port"), "2222");
     assert_eq!(over("proxy_protocol_tlv_authority"), "name");
     assert_eq!(over("proxy_protocol_tlv_0x02"), "name");
+    assert_eq!(over("proxy_protocol_tlv_0xea"), "x");
+    assert_eq!(over("proxy_protocol_tlv_ssl_version"), "TLSv1.3");
+    assert_eq!(over("proxy_protocol_tlv_ssl_verify"), "7");
+    assert_eq!(over("proxy_protocol_tlv_ssl_cn"), "-");
     assert_eq!(over("proxy_protocol_tlv_alpn"), "-");
     assert_eq!(over("proxy_protocol_tlv_nosuch"), "-");
+    let silent = |exchange: &mut Exchange| exchange.connection.proxy_protocol = Some(Rc::default());
+    assert_eq!(value_after("proxy_protocol_addr", PLAIN, silent), "-");
+    assert_eq!(value_after("proxy_protocol_port", PLAIN, silent), "-");
 }
 
 #[test]
@@ -277,7 +302,9 @@ fn paths_and_what_the_system_tells() {
     let (line, errors) =
         line_of_known_system(&format!("{format} access_log a f; server {{ root sub/$scheme/; }}"));
     assert_eq!(line, "/p/sub/http - /p/sub/http/x 17 2 3 4\n");
-    assert!(errors[0].starts_with("[crit] *17 realpath() \"/p/sub/http\" failed (20: Not a directory), client:"));
+    assert!(
+        errors[0].starts_with("[crit] *17 realpath() \"/p/sub/http\" failed (20: Not a directory), client:")
+    );
 }
 
 #[test]
