@@ -220,12 +220,11 @@ fn inner_words(args: &[Word]) -> Result<Vec<Inner<'_>>, Complaint> {
         words.remove(0);
     }
     match words.last_mut() {
-        Some(last) if last.text == b")" => {
-            // Alone it is left where it is: a condition that nothing can be made of.
-            if last.word.as_bytes() == b")" {
-                words.pop();
-            }
+        Some(last) if last.word.as_bytes() == b")" => {
+            words.pop();
         }
+        // `()` is left as `)`: a condition that nothing can be made of, shown as nginx shows it.
+        Some(last) if last.text == b")" => {}
         Some(last) => last.text = last.text.strip_suffix(b")").ok_or_else(|| invalid(last))?,
         None => {}
     }
