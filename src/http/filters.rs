@@ -20,7 +20,9 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.reason = None;
     }
     set_server(exchange, context);
-    if let Some(status) = conditional::filter(exchange, context).or_else(|| headers::filter(exchange, context)) {
+    if let Some(status) =
+        conditional::filter(exchange, context).or_else(|| headers::filter(exchange, context))
+    {
         // What was set for the 200 (Content-Encoding, Vary) does not belong to the 412 that replaces it.
         exchange.response.fields.clear_lines();
         return Some(status);

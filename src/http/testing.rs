@@ -27,8 +27,8 @@ use super::build::{BuildOptions, Built, build};
 use super::context::{Context, Env};
 use super::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use super::file::{
-    DirectoryEntry, DirectoryListing, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileInfo, FileKind, OpenFile,
-    Validators, Want,
+    DirectoryEntry, DirectoryListing, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileInfo,
+    FileKind, OpenFile, Validators, Want,
 };
 use super::flow::{Answer, Need, Step};
 use super::modules::headers;
@@ -99,9 +99,9 @@ impl Reply {
 
     /// Whether the head has such a field.
     pub fn has(&self, name: &str) -> bool {
-        self.head.lines().any(|line| {
-            line.split_once(':').is_some_and(|(other, _)| other.eq_ignore_ascii_case(name))
-        })
+        self.head
+            .lines()
+            .any(|line| line.split_once(':').is_some_and(|(other, _)| other.eq_ignore_ascii_case(name)))
     }
 }
 
@@ -285,7 +285,11 @@ impl World {
 
     fn log_lines(&self) -> Vec<String> {
         let line = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
-        self.env.logs.messages().map(|message| format!("[{}] {}", message.level.name(), line(message.text))).collect()
+        self.env
+            .logs
+            .messages()
+            .map(|message| format!("[{}] {}", message.level.name(), line(message.text)))
+            .collect()
     }
 
     fn look(&mut self, path: &[u8], want: Want) -> FileAnswer {

@@ -73,7 +73,7 @@ pub struct Source {
     /// The argument of `-g`.
     pub directives: String,
     /// Text in place of the file (`thalweg serve`).
-    pub text: Option<String>,
+    pub text: Option<Vec<u8>>,
 }
 
 impl Source {
@@ -104,7 +104,12 @@ impl Source {
         built.site.ok_or_else(|| errors(&built.diagnostics, &built.sources))
     }
 
-    fn build(&self, files: &mut dyn crate::conf::files::Files, names: Names, before: Option<&LogList>) -> Built {
+    fn build(
+        &self,
+        files: &mut dyn crate::conf::files::Files,
+        names: Names,
+        before: Option<&LogList>,
+    ) -> Built {
         let prefix = format!("{}/", self.paths.prefix.to_string_lossy().trim_end_matches('/'));
         build(
             files,

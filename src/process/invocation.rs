@@ -48,7 +48,7 @@ pub struct Invocation {
     /// `-g`.
     pub directives: String,
     /// Configuration text in place of a file.
-    pub text: Option<String>,
+    pub text: Option<Vec<u8>>,
     /// `-q`: a test says only what is wrong.
     pub quiet: bool,
     pub action: Action,

@@ -75,14 +75,12 @@ impl ServerProcess {
             .and_then(|listeners| Ok((listeners, limits::thread_settings(main)?)));
         drop(listeners);
         let site = Arc::new(site);
-        let runtime = started
-            .and_then(|(listeners, threads)| {
-                let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
-                let logs = Arc::new(logs);
-                let runtime =
-                    Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
-                Ok((runtime, logs))
-            });
+        let runtime = started.and_then(|(listeners, threads)| {
+            let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
+            let logs = Arc::new(logs);
+            let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
+            Ok((runtime, logs))
+        });
         let (runtime, logs) = match runtime {
             Ok(started) => started,
             Err(problem) => return Err((log, problem)),
@@ -169,10 +167,7 @@ impl ServerProcess {
 
     /// Replaces what is served, or changes nothing and says why.
     fn reload(&mut self) -> Result<(), Vec<String>> {
-        let loaded = self
-            .source
-            .load(Names::LookUp, Some(&self.site.logs))
-            .map_err(|errors| errors.lines)?;
+        let loaded = self.source.load(Names::LookUp, Some(&self.site.logs)).map_err(|errors| errors.lines)?;
         for warning in loaded.warnings() {
             self.log.write(Level::Warn, &warning);
         }

@@ -32,7 +32,6 @@ enum Consumed {
     Close,
 }
 
-
 impl Client {
     /// A turn that began with an event of the socket.
     pub fn on_event(&mut self, key: ClientKey, res: &mut Resources, readable: bool, writable: bool) -> Fate {
@@ -283,7 +282,13 @@ impl Client {
     }
 
     /// Does what the exchange's steps ask for until it waits or its response is on its way.
-    fn follow(&mut self, mut active: Box<Active>, mut step: Step, key: ClientKey, res: &mut Resources) -> Fate {
+    fn follow(
+        &mut self,
+        mut active: Box<Active>,
+        mut step: Step,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
         loop {
             match step {
                 Step::Respond => {
@@ -346,7 +351,8 @@ impl Client {
                 if self.wire.withholds_body() {
                     self.wire.interim(Status::CONTINUE, &mut res.out);
                 }
-                active.body = Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
+                active.body =
+                    Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
                 active.waiting = Waiting::Body;
                 let timeout = active.exchange.scope_settings().core.client_body_timeout;
                 self.set_deadline(res.env.now.monotonic_ms + timeout);

@@ -71,10 +71,7 @@ pub struct Moment {
 
 impl From<crate::base::clock::Now> for Moment {
     fn from(now: crate::base::clock::Now) -> Moment {
-        Moment {
-            monotonic_ms: now.monotonic_ms,
-            wall_ms: now.wall_secs * 1000 + i64::from(now.wall_ms_part),
-        }
+        Moment { monotonic_ms: now.monotonic_ms, wall_ms: now.wall_secs * 1000 + i64::from(now.wall_ms_part) }
     }
 }
 

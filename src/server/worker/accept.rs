@@ -209,4 +209,3 @@ fn local_end(plan: &SocketPlan, socket: &OwnedFd) -> Endpoint {
 fn inet_address(address: SocketAddrAny) -> Option<SocketAddr> {
     SocketAddr::try_from(address).ok()
 }
-

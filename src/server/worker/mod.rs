@@ -112,8 +112,7 @@ impl Worker {
             ^ now.wall_secs as u64
             ^ u64::from(now.wall_ms_part) << 48;
         let dates = RenderedDates::new(jiff::tz::TimeZone::system(), now);
-        let env =
-            Env::new(now, dates, LogQueue::default(), seed, std::process::id(), &rustix_hostname());
+        let env = Env::new(now, dates, LogQueue::default(), seed, std::process::id(), &rustix_hostname());
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         let mut worker = Worker {
             peer: boot.shared.join(boot.waker.clone()),
@@ -230,7 +229,8 @@ impl Worker {
 
     /// Closes a connection.
     fn close(&mut self, key: ClientKey) {
-        let matches = self.clients.get(key.index as usize).is_some_and(|client| client.generation == key.generation);
+        let matches =
+            self.clients.get(key.index as usize).is_some_and(|client| client.generation == key.generation);
         if !matches {
             return;
         }
@@ -291,7 +291,9 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 WorkerCommand::Configure { site, listeners, logs } => self.configure(site, listeners, &logs),
-                WorkerCommand::ReopenLogs { logs } => self.with_log_time(|sinks, time| sinks.adopt(&logs, time)),
+                WorkerCommand::ReopenLogs { logs } => {
+                    self.with_log_time(|sinks, time| sinks.adopt(&logs, time))
+                }
                 WorkerCommand::Quit { deadline } => self.begin_quit(deadline),
                 WorkerCommand::Terminate => self.terminated = true,
             }
@@ -427,10 +429,7 @@ impl Worker {
     }
 
     fn with_log_time(&mut self, act: impl FnOnce(&mut LogSinks, LogTime<'_>)) {
-        let time = LogTime {
-            now_ms: self.res.env.now.monotonic_ms,
-            text: self.res.env.dates.error_log(),
-        };
+        let time = LogTime { now_ms: self.res.env.now.monotonic_ms, text: self.res.env.dates.error_log() };
         act(&mut self.sinks, time);
     }
 

@@ -174,6 +174,10 @@ impl Resources {
 
     /// Logs that a file could not be read for a response.
     pub fn log_read_failure(&mut self, active: &mut Active) {
-        active.exchange.log_in_scope(&mut self.env, Level::Crit, format_args!("reading a file for the response failed"));
+        active.exchange.log_in_scope(
+            &mut self.env,
+            Level::Crit,
+            format_args!("reading a file for the response failed"),
+        );
     }
 }
