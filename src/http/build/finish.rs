@@ -65,8 +65,7 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
-        // `.example.com` names its server `example.com`.
-        name: draft.names.first().map_or(&b""[..], |name| name.text.strip_prefix(b".").unwrap_or(&name.text)).into(),
+        name: draft.names.first().map_or_else(Box::default, |name| shown_name(&name.text)),
         locations: locations::tree(builder, &draft.children),
         named,
     }
