@@ -65,12 +65,7 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
-        // `.example.com` names its server `example.com`.
-        name: draft
-            .names
-            .first()
-            .map_or(&b""[..], |name| name.text.strip_prefix(b".").unwrap_or(&name.text))
-            .into(),
+        name: draft.names.first().map_or_else(Box::default, |name| shown_name(&name.text)),
         locations: locations::tree(builder, &draft.children),
         named,
     }
@@ -85,6 +80,11 @@ fn add_default_listens(builder: &Builder, servers: &mut [ServerDraft]) {
         let span = server.span;
         server.listens.extend(parsed.into_iter().flatten().map(|listen| (listen, span)));
     }
+}
+
+/// A server's name as redirects and `$server_name` show it: `.example.com` is `example.com`.
+fn shown_name(text: &[u8]) -> Box<[u8]> {
+    text.strip_prefix(b".").unwrap_or(text).into()
 }
 
 /// Every address with its options; contradictions are reported.

@@ -14,9 +14,7 @@ pub mod accept;
 pub mod balance;
 pub mod resources;
 
-use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -29,7 +27,6 @@ use slab::Slab;
 use crate::base::clock::{Now, RenderedDates};
 use crate::base::level::Level;
 use crate::base::log::LogQueue;
-use crate::http::access_queue::AccessQueue;
 use crate::http::context::Env;
 use crate::http::site::{Site, SiteHandle};
 use crate::server::client::{Client, ClientKey, Fate, State};
@@ -437,7 +434,7 @@ impl Worker {
     fn write_logs(&mut self) {
         let env = &mut self.res.env;
         let time = LogTime { now_ms: env.now.monotonic_ms, text: env.dates.error_log() };
-        write_access_lines(&mut env.access, &mut self.sinks, time);
+        self.sinks.write_access(&mut env.access, time);
         self.sinks.write_errors(&mut env.logs, time);
         self.sinks.end_of_turn(time);
         if self.sinks.has_reports() {
@@ -494,25 +491,6 @@ impl Client {
             }
         }
     }
-}
-
-/// Hands the gathered lines of access logs to their sinks.
-fn write_access_lines(access: &mut AccessQueue, sinks: &mut LogSinks, time: LogTime<'_>) {
-    if access.waiting() == 0 {
-        return;
-    }
-    for (sink, lines) in access.sinks() {
-        for line in lines.iter() {
-            sinks.write_line(sink, line.strip_suffix(b"\n").unwrap_or(line), time);
-        }
-    }
-    for entry in access.paths() {
-        let line = entry.line.strip_suffix(b"\n").unwrap_or(&entry.line);
-        if entry.root.is_empty() || std::fs::metadata(OsStr::from_bytes(&entry.root)).is_ok() {
-            sinks.write_to_path(&entry.path, line, entry.cache.as_deref(), time);
-        }
-    }
-    access.clear();
 }
 
 /// The poll's descriptor.
