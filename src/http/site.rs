@@ -122,17 +122,20 @@ pub struct LimitExcept {
 /// A worker's handle on a site. Cloning it touches no memory that other workers write, so that a request can hold the
 /// site that it started with at no cost.
 #[derive(Clone)]
-pub struct SiteHandle(Rc<Arc<Site>>);
+pub struct SiteHandle(Rc<Shared>);
+
+/// The workers' common reference; each worker counts its own references to it.
+struct Shared(Arc<Site>);
 
 impl SiteHandle {
     /// A handle for one worker.
     pub fn new(site: Arc<Site>) -> SiteHandle {
-        SiteHandle(Rc::new(site))
+        SiteHandle(Rc::new(Shared(site)))
     }
 
     /// Whether two handles are on the same site.
     pub fn is_same(&self, other: &SiteHandle) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.0, &other.0.0)
     }
 }
 
@@ -140,7 +143,7 @@ impl Deref for SiteHandle {
     type Target = Site;
 
     fn deref(&self) -> &Site {
-        &self.0
+        &self.0.0
     }
 }
 

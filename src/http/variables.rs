@@ -140,9 +140,7 @@ impl Exchange {
                 kept => self.append_kept(kept, out),
             },
             Source::Computed(compute, None) => self.compute(&**compute, &variable.name, context, out),
-            Source::Builtin(get, Some(slot)) => {
-                self.remember(*slot, context, out, |exchange, context, out| get(exchange, context, out))
-            }
+            Source::Builtin(get, Some(slot)) => self.remember(*slot, context, out, get),
             Source::Computed(compute, Some(slot)) => {
                 self.remember(*slot, context, out, |exchange, context, out| {
                     exchange.compute(&**compute, &variable.name, context, out)

@@ -278,42 +278,6 @@ pub fn set_thread_name(name: &str) {
     }
 }
 
-#[cfg(test)]
-mod process_tests {
-    use super::*;
-
-    #[test]
-    fn root_is_a_user_and_nonsense_is_none() {
-        assert_eq!(find_user("root").unwrap(), Some(SystemUser { user: 0, group: 0 }));
-        assert_eq!(find_user("no such user").unwrap(), None);
-        assert_eq!(find_group("root").unwrap(), Some(0));
-        assert_eq!(find_group("no such group").unwrap(), None);
-        assert!(find_user("a\0b").is_err());
-        assert!(groups_of_user("root", 0).unwrap().contains(&0));
-    }
-
-    #[test]
-    fn a_process_with_threads_does_not_fork() {
-        let (sender, receiver) = std::sync::mpsc::channel::<()>();
-        let other = std::thread::spawn(move || receiver.recv());
-        assert!(fork().is_err());
-        assert!(replace_environment::<&str>(&[]).is_err());
-        drop(sender);
-        let _ = other.join();
-    }
-
-    #[test]
-    fn descriptors_that_are_not_open_or_standard_are_not_adopted() {
-        assert!(adopt_inherited_descriptors(&[0, 1, 2, i32::MAX, -1]).is_empty());
-    }
-
-    #[test]
-    fn the_title_area_is_found() {
-        let (start, end) = title_area().unwrap();
-        assert!(start < end);
-    }
-}
-
 /// The descriptor of something that only tells its number and owns it, such as mio's poll.
 pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
     // SAFETY: the owner keeps the descriptor open as long as it is borrowed.
@@ -363,4 +327,40 @@ pub fn page_size() -> u64 {
     static SIZE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
     *SIZE.get_or_init(|| u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1))
+}
+
+#[cfg(test)]
+mod process_tests {
+    use super::*;
+
+    #[test]
+    fn root_is_a_user_and_nonsense_is_none() {
+        assert_eq!(find_user("root").unwrap(), Some(SystemUser { user: 0, group: 0 }));
+        assert_eq!(find_user("no such user").unwrap(), None);
+        assert_eq!(find_group("root").unwrap(), Some(0));
+        assert_eq!(find_group("no such group").unwrap(), None);
+        assert!(find_user("a\0b").is_err());
+        assert!(groups_of_user("root", 0).unwrap().contains(&0));
+    }
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receiver.recv());
+        assert!(fork().is_err());
+        assert!(replace_environment::<&str>(&[]).is_err());
+        drop(sender);
+        let _ = other.join();
+    }
+
+    #[test]
+    fn descriptors_that_are_not_open_or_standard_are_not_adopted() {
+        assert!(adopt_inherited_descriptors(&[0, 1, 2, i32::MAX, -1]).is_empty());
+    }
+
+    #[test]
+    fn the_title_area_is_found() {
+        let (start, end) = title_area().unwrap();
+        assert!(start < end);
+    }
 }

@@ -247,6 +247,6 @@ fn find_builtin(name: &str) -> Option<&'static VariableEntry> {
 fn builtin_source(entry: &'static VariableEntry, name: &str, variables: &mut Variables) -> Source {
     match entry.get {
         Get::Value(get) => Source::Builtin(get, entry.kept.then(|| variables.new_slot())),
-        Get::Family(get) => Source::Family(get, name[entry.name.len()..].as_bytes().into()),
+        Get::Family(get) => Source::Family(get, name.as_bytes()[entry.name.len()..].into()),
     }
 }

@@ -53,6 +53,7 @@ pub struct Resources {
     pub quitting: bool,
     /// For bodies that are dropped: nothing is written to it.
     pub discarded_head: RequestHead,
+    #[expect(clippy::vec_box, reason = "a request moves in and out of its connection by pointer")]
     recycled: Vec<Box<Active>>,
     folders: HashMap<Arc<str>, Arc<TemporaryFolder>>,
     /// Distinguishes temporary files of different workers.
