@@ -95,7 +95,8 @@ impl Worker {
             self.log(Level::Crit, &format!("{reason}, accepting rests"));
         }
         if self.resting_until_ms.is_none() {
-            for socket in self.res.listeners.iter().flatten().filter_map(|listener| listener.socket.as_ref()) {
+            for socket in self.res.listeners.iter().flatten().filter_map(|listener| listener.socket.as_ref())
+            {
                 // One that is not registered may stay so.
                 let _ = epoll::delete(epoll_of(&self.poll), socket.as_fd());
             }

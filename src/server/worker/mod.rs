@@ -13,8 +13,9 @@
 pub mod accept;
 pub mod balance;
 pub mod resources;
+pub mod system_facts;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -215,6 +216,7 @@ impl Worker {
             return;
         }
         let res = &mut self.res;
+        res.current_socket.set(client.socket.as_raw_fd());
         let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
@@ -488,11 +490,8 @@ impl Drop for Worker {
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
-        let registered = res.registry.register(
-            &mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&client.socket)),
-            token,
-            client.interest(),
-        );
+        let registered =
+            res.registry.register(&mut SourceFd(&client.socket.as_raw_fd()), token, client.interest());
         match registered {
             Ok(()) => client.flags.registered = true,
             // Without events the connection would hang: its deadline closes it at once.
@@ -517,7 +516,7 @@ impl Client {
         }
         self.flags.wants_write = true;
         if self.flags.registered {
-            let raw = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+            let raw = self.socket.as_raw_fd();
             let token = Token(key.to_bits() as usize);
             if res.registry.reregister(&mut SourceFd(&raw), token, self.interest()).is_err() {
                 self.set_deadline(0);
