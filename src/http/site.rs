@@ -45,6 +45,8 @@ pub struct Site {
     pub locations: Vec<Location>,
     /// Every variable that the configuration mentions.
     pub variables: Variables,
+    /// Whether the configuration shows `$server_addr`.
+    pub mentions_server_address: bool,
     /// Every log that the settings name.
     pub logs: LogList,
     /// `error_log` of the main context, for scopes without one and for what belongs to no request.

@@ -19,8 +19,11 @@ use crate::server::listeners::{ListenSocket, describe};
 use super::balance::{Handed, endpoint_of};
 use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
 
-/// Connections that one turn accepts from one socket; `multi_accept` takes all that wait.
+/// Connections that one turn accepts from one socket, at most; `multi_accept` takes all that wait.
 const ACCEPTS_PER_TURN: usize = 64;
+/// A round of the loop accepts one connection more for every so many events that it brought: the sockets are
+/// level-triggered, so what is left brings the next event, and a call that finds the queue empty is saved.
+const EVENTS_PER_ACCEPT: usize = 8;
 
 /// How long accepting rests when descriptors ran out, in milliseconds (as in nginx).
 const REST_MS: u64 = 500;
@@ -44,7 +47,14 @@ impl Worker {
     pub fn accept(&mut self, number: usize) {
         let Some(Some(listener)) = self.res.listeners.get(number) else { return };
         let Some(socket) = listener.socket.clone() else { return };
-        let most = if self.res.site.main.multi_accept { usize::MAX } else { ACCEPTS_PER_TURN };
+        let most = if self.res.site.main.multi_accept {
+            usize::MAX
+        } else {
+            match self.events {
+                usize::MAX => usize::MAX,
+                events => (1 + events / EVENTS_PER_ACCEPT).min(ACCEPTS_PER_TURN),
+            }
+        };
         for _ in 0..most {
             if !self.make_room() {
                 self.rest_accepting("worker_connections are not enough");
@@ -69,7 +79,6 @@ impl Worker {
                 },
             }
         }
-        self.ready_listeners.push(number);
     }
 
     /// Accepts everything that waits, whatever the bounds: the socket is about to be closed, and the kernel would reset
@@ -86,6 +95,13 @@ impl Worker {
                 },
             }
         }
+    }
+
+    /// Accepts everything that waits on a listening socket that is given up.
+    pub fn accept_all(&mut self, number: usize) {
+        let events = std::mem::replace(&mut self.events, usize::MAX);
+        self.accept(number);
+        self.events = events;
     }
 
     /// Stops accepting for a while, with one line in the log until a queue was emptied again: descriptors must free up
@@ -216,7 +232,8 @@ impl Worker {
         let Some(Some(listener)) = self.res.listeners.get_mut(number) else { return };
         listener.clients += 1;
         let proxy_protocol = listener.proxy_protocol;
-        let local = local_end(&listener.plan, &socket);
+        let is_needed = listener.plan.needs_local_address() || listener.site.mentions_server_address;
+        let local = local_end(&listener.plan, &socket, is_needed);
         self.generation = self.generation.wrapping_add(1);
         let key_generation = self.generation;
         let facts = ConnectionFacts {
@@ -261,15 +278,20 @@ impl Worker {
     }
 }
 
-/// Our end of a connection: the listening address, unless that is a wildcard.
-fn local_end(plan: &SocketPlan, socket: &OwnedFd) -> Endpoint {
+/// The address that a connection was made to.
+pub fn inet_local(socket: &OwnedFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket.as_fd()).ok().and_then(inet_address)
+}
+
+/// Our end of a connection: the listening address. Of a wildcard the system is only asked where the configuration makes
+/// use of the answer, or (later) for a client that names no host.
+fn local_end(plan: &SocketPlan, socket: &OwnedFd, is_needed: bool) -> Endpoint {
     match &plan.address {
         ListenAddress::Unix(path) => Endpoint::Unix(path.as_bytes().into()),
-        ListenAddress::Inet(address) if !address.ip().is_unspecified() => Endpoint::Inet(*address),
-        ListenAddress::Inet(address) => {
-            let local = rustix::net::getsockname(socket.as_fd()).ok().and_then(inet_address);
-            Endpoint::Inet(local.unwrap_or(*address))
+        ListenAddress::Inet(address) if !address.ip().is_unspecified() || !is_needed => {
+            Endpoint::Inet(*address)
         }
+        ListenAddress::Inet(address) => Endpoint::Inet(inet_local(socket).unwrap_or(*address)),
     }
 }
 

@@ -67,8 +67,8 @@ pub struct Worker {
     generation: u32,
     res: Resources,
     sinks: LogSinks,
-    /// Listeners whose queue was not emptied.
-    ready_listeners: Vec<usize>,
+    /// Events of the present round.
+    events: usize,
     /// Accepting rests: descriptors or places ran out.
     resting_until_ms: Option<u64>,
     rest_was_logged: bool,
@@ -125,7 +125,7 @@ impl Worker {
             generation: 0,
             res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files),
             sinks: LogSinks::new(std::process::id(), thread),
-            ready_listeners: Vec::new(),
+            events: 0,
             resting_until_ms: None,
             rest_was_logged: false,
             logs: boot.logs.clone(),
@@ -153,6 +153,7 @@ impl Worker {
             }
             self.res.env.tick(self.clock.now());
             let mut woken = false;
+            self.events = events.iter().count();
             for event in &events {
                 match event.token() {
                     WAKE_TOKEN => woken = true,
@@ -180,7 +181,7 @@ impl Worker {
 
     /// How long the loop may wait for events.
     fn timeout(&mut self) -> Duration {
-        if !self.res.ready.is_empty() || !self.ready_listeners.is_empty() {
+        if !self.res.ready.is_empty() {
             return Duration::ZERO;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -262,9 +263,6 @@ impl Worker {
     }
 
     fn run_ready(&mut self) {
-        for number in std::mem::take(&mut self.ready_listeners) {
-            self.accept(number);
-        }
         for _ in 0..self.res.ready.len() {
             let Some(key) = self.res.ready.pop_front() else { return };
             self.turn(key, |client, key, res| {
