@@ -176,7 +176,7 @@ impl Worker {
     }
 
     /// Keeps a fresh connection, or passes it to a worker that holds fewer.
-    fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
+    pub(super) fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
         if let (Some(address), Some(place)) = (peer, self.shared.better_place(&self.peer))
             && let Some(Some(listener)) = self.res.listeners.get(number)
         {

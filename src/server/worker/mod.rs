@@ -151,32 +151,36 @@ impl Worker {
                 self.log(Level::Alert, &format!("epoll_wait() failed ({error})"));
                 return;
             }
-            self.res.env.tick(self.clock.now());
-            let mut woken = false;
-            self.events = events.iter().count();
-            for event in &events {
-                match event.token() {
-                    WAKE_TOKEN => woken = true,
-                    Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
-                    Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
-                }
-            }
-            if woken {
-                self.take_completions();
-                let handed = self.peer.take_handed();
-                self.take_handed(handed);
-                self.take_commands();
-            }
-            self.run_ready();
-            self.end_rest();
-            self.wake_late(&mut fired);
-            self.sweep();
-            self.write_logs();
+            self.serve_events(&events, &mut fired);
             if self.is_over() {
                 break;
             }
         }
         self.shut_down();
+    }
+
+    /// What a round does once the events are there.
+    fn serve_events(&mut self, events: &Events, fired: &mut Vec<u64>) {
+        self.res.env.tick(self.clock.now());
+        let mut woken = false;
+        for event in events {
+            match event.token() {
+                WAKE_TOKEN => woken = true,
+                Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
+                Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
+            }
+        }
+        if woken {
+            self.take_completions();
+            let handed = self.peer.take_handed();
+            self.take_handed(handed);
+            self.take_commands();
+        }
+        self.run_ready();
+        self.end_rest();
+        self.wake_late(fired);
+        self.sweep();
+        self.write_logs();
     }
 
     /// How long the loop may wait for events.
@@ -535,3 +539,6 @@ fn speaks_proxy_protocol(site: &Site, plan: &crate::conf::listen::SocketPlan) ->
 fn rustix_hostname() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests;
