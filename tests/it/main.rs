@@ -6,3 +6,5 @@ mod util;
 
 mod harness;
 mod process;
+mod reload;
+mod worker;

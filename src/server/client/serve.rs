@@ -161,6 +161,14 @@ impl Client {
         }
     }
 
+    /// Lets the connection find what needs no further bytes.
+    pub fn consume_nothing(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match self.consume(b"", key, res) {
+            Consumed::All | Consumed::Stalled => Fate::Keep,
+            Consumed::Close => Fate::Close,
+        }
+    }
+
     /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
     fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
         let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
