@@ -6,3 +6,6 @@ mod util;
 
 mod harness;
 mod process;
+mod real_site;
+mod samples;
+mod serve;

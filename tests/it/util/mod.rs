@@ -11,13 +11,14 @@
 
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
+pub mod browser;
 mod client;
 mod config;
 pub mod nginx;
 mod parity;
 mod peer;
 mod ports;
-mod server;
+pub mod server;
 
 pub use client::{Client, Response, get, request};
 pub use parity::Parity;

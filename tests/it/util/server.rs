@@ -357,7 +357,7 @@ impl Drop for Server {
 
 /// A shell that waits for the end of this test process (its standard input closes then, however it ends) and kills
 /// the server's process group. Killed itself when the server is dropped in the usual way.
-fn guard(group: u32) -> Child {
+pub fn guard(group: u32) -> Child {
     Command::new("sh")
         .arg("-c")
         .arg("read -r line; kill -9 -- -\"$0\" 2>/dev/null")
