@@ -382,8 +382,8 @@ mod tests {
         match spec.split_once(' ') {
             Some(("=", name)) => LocationPattern::Exact(name.into()),
             Some(("^~", name)) => LocationPattern::PreferredPrefix(name.into()),
-            Some(("~", regex)) => LocationPattern::Regex(Regex::new(regex, false).unwrap()),
-            Some(("~*", regex)) => LocationPattern::Regex(Regex::new(regex, true).unwrap()),
+            Some(("~", regex)) => LocationPattern::Regex(Arc::new(Regex::new(regex, false).unwrap())),
+            Some(("~*", regex)) => LocationPattern::Regex(Arc::new(Regex::new(regex, true).unwrap())),
             _ => LocationPattern::Prefix(spec.into()),
         }
     }
