@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::conf::files::MemoryFiles;
+use crate::conf::main_settings::LogTarget;
 use crate::conf::render::{self, Style};
 
 use super::{BuildOptions, build};
@@ -16,6 +17,8 @@ pub fn fuzz_build(data: &[u8]) {
         path: "/c/main",
         prefix: "/c/",
         command_line: "",
+        error_log: &LogTarget::Stderr,
+        previous_logs: None,
         hostname: b"machine",
         privileged: true,
         resolve: Some(|_| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
