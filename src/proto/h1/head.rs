@@ -136,10 +136,11 @@ impl PartialHead {
     fn check_line(&mut self, complete: bool, limits: &HeadLimits) -> Result<(), RequestError> {
         let line = &self.text[self.line_start..];
         let is_first = self.line_start == 0;
-        if is_first {
-            request_line::check_method(line)?;
-        }
         let room = self.room.get_or_insert_with(|| Room::new(limits));
+        if is_first {
+            // What is beyond the bounds is not looked at: how much of it came with this piece must not matter.
+            request_line::check_method(&line[..line.len().min(room.longest_line(limits))])?;
+        }
         let fits = if complete { room.take(line.len(), limits) } else { room.fits(line.len(), limits) };
         if !fits && is_first {
             return Err(RequestError::line(Status::URI_TOO_LONG, "client sent too long URI"));

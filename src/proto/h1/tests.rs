@@ -483,6 +483,23 @@ fn no_value_can_write_lines_of_its_own_into_a_response() {
     assert_eq!(out, b"0\r\nT: a    b\r\n\r\n");
 }
 
+#[test]
+fn a_method_that_goes_wrong_beyond_the_bounds_is_too_long_however_it_comes() {
+    let limits =
+        HeadLimits { header_buffer: 10, large_buffers: 1, large_buffer_size: 20, ..HeadLimits::default() };
+    for (good, status) in [(5, 400), (19, 400), (20, 414), (30, 414)] {
+        let wire = [&vec![b'A'; good][..], b"\x01 / HTTP/1.1\r\n"].concat();
+        for step in [1, 3, 100] {
+            let mut connection = Connection::new();
+            let mut head = RequestHead::default();
+            let refused = wire
+                .chunks(step)
+                .find_map(|piece| connection.read(&mut &piece[..], &limits, &mut head).err());
+            assert_eq!(refused.unwrap().status.0, status, "{good} in pieces of {step}");
+        }
+    }
+}
+
 /// Bytes that look like requests, mostly.
 fn wire() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop::sample::select(vec![
