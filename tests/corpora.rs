@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use thalweg::laws::{LAWS, Law};
 
 /// Mutations of each law's corpus in an ordinary run: all together a few seconds without optimisation.
-const MUTATIONS: u64 = 1_500;
+const MUTATIONS: u64 = 3_000;
 /// Longest input that a mutation makes, in bytes; the cost of the models grows faster than their input.
 const LONGEST: usize = 10_000;
 
