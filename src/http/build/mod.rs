@@ -3,6 +3,7 @@
 pub mod arguments;
 mod builder;
 mod finish;
+pub mod laws;
 mod locations;
 mod main_scope;
 mod reference;
