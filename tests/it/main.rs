@@ -4,4 +4,9 @@
 
 mod util;
 
+mod bodies;
+mod connections;
+mod error_pages;
 mod harness;
+mod hostile;
+mod http1;
