@@ -10,3 +10,4 @@ mod error_pages;
 mod harness;
 mod hostile;
 mod http1;
+mod listen;
