@@ -1,1 +1,12 @@
 //! Buffers, clock, timer wheel, tries, address sets, regular expressions: what every rank stands on.
+
+pub mod ascii;
+pub mod base64;
+pub mod cidr;
+pub mod clock;
+pub mod level;
+pub mod log;
+pub mod percent;
+pub mod prefix_tree;
+pub mod regex;
+pub mod wheel;

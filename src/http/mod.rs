@@ -1,1 +1,31 @@
-//! The request engine: a frozen site, and an exchange as a state machine that does no I/O.
+//! The request engine: a frozen [`site::Site`], and an [`exchange::Exchange`] as a state machine that does no I/O.
+//!
+//! The way of a request is written down once, in [`phases`]; the order of header filters in [`filters`]; the modules
+//! in [`modules`].
+
+pub mod access_log;
+pub mod access_queue;
+pub mod body;
+pub mod build;
+pub mod context;
+pub mod error_log;
+pub mod error_page;
+pub mod exchange;
+pub mod file;
+pub mod filters;
+pub mod flow;
+pub mod location_tree;
+pub mod matching;
+pub mod mime;
+pub mod modules;
+pub mod paths;
+pub mod phases;
+#[cfg(test)]
+mod probe;
+pub mod redirect;
+pub mod server_names;
+pub mod settings;
+pub mod site;
+#[cfg(test)]
+pub mod testing;
+pub mod variables;

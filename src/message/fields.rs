@@ -48,6 +48,11 @@ impl Fields {
         self.list.clear();
     }
 
+    /// Forgets all lines; stored text stays, so that spans to it hold.
+    pub fn clear_lines(&mut self) {
+        self.list.clear();
+    }
+
     /// Bytes of memory held, for bounds on recycled heads.
     pub fn capacity(&self) -> usize {
         self.text.capacity() + self.list.capacity() * size_of::<Field>()

@@ -60,6 +60,11 @@ pub struct RequestHead {
     /// The authority: of an absolute-form target, of CONNECT, or HTTP/2's `:authority`. Empty if there was none; it
     /// wins over the Host field (RFC 9112 section 3.2.2). Not yet validated nor lower-cased.
     pub authority: Span,
+    /// The host that the request is for, validated and in lower case, without port and trailing dot (`$host`): of
+    /// `authority`, else of the Host field; empty if there is neither.
+    pub host: Span,
+    /// The port that was named with the host.
+    pub host_port: Option<u16>,
     /// Protocol version.
     pub version: Version,
     /// How the body ends.
@@ -68,6 +73,10 @@ pub struct RequestHead {
     pub expects_continue: bool,
     /// Bytes that the head took on the wire (`$request_length` counts them).
     pub wire_length: u32,
+    /// How many field lines were left out because of unusual names (`ignore_invalid_headers`), for the error log.
+    pub ignored_lines: u32,
+    /// The first of them; the whole line.
+    pub ignored_line: Span,
     /// Position of the first line of each known name, plus one.
     first: FirstLines,
 }
@@ -90,10 +99,14 @@ impl RequestHead {
         self.target = Span::default();
         self.request_line = Span::default();
         self.authority = Span::default();
+        self.host = Span::default();
+        self.host_port = None;
         self.version = Version::Http11;
         self.framing = RequestFraming::None;
         self.expects_continue = false;
         self.wire_length = 0;
+        self.ignored_lines = 0;
+        self.ignored_line = Span::default();
         self.first.0.fill(0);
     }
 
@@ -125,6 +138,13 @@ impl RequestHead {
         let position = *self.first.0.get(id as usize)?;
         let field = self.fields.list().get(usize::from(position).checked_sub(1)?)?;
         Some(self.fields.get(field.value))
+    }
+
+    /// Place of the value of the first line with this name; empty if there is none.
+    pub fn field_span(&self, id: FieldName) -> Span {
+        let position = self.first.0.get(id as usize).copied().unwrap_or(0);
+        let field = usize::from(position).checked_sub(1).and_then(|at| self.fields.list().get(at));
+        field.map_or(Span::default(), |field| field.value)
     }
 
     /// Whether a line with this name was sent.

@@ -1,1 +1,4 @@
 //! Wire machines without I/O: bytes in, events out, commands in, bytes out.
+
+pub mod h1;
+pub mod proxy_protocol;

@@ -11,3 +11,4 @@ mod harness;
 mod hostile;
 mod http1;
 mod listen;
+mod process;

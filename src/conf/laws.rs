@@ -1,0 +1,153 @@
+//! What holds for every text whatever: shared by the property tests and the fuzz targets.
+
+use super::parser::{self, MAX_DEPTH, Parsed};
+use super::render::{self, Style};
+use super::source::{MemoryFiles, SourceMap, Span};
+use super::tree::{self, Directive};
+
+/// Reads any bytes as a configuration, with a file to include, and checks the laws:
+///
+/// - nothing panics, in the parser and in showing what it found;
+/// - every span lies within its text, a directive's words lie in order within the directive;
+/// - blocks are no deeper than [`MAX_DEPTH`];
+/// - a text without errors, printed, parses to the same tree.
+pub fn fuzz_parse(data: &[u8]) {
+    let mut files = MemoryFiles::new().with("/c/main", data).with("/c/half", &data[..data.len() / 2]);
+    let from_file = parser::parse(&mut files, "/c/main", "/c");
+    check(&from_file);
+    let from_text = parser::parse_text(&mut files, "main", data, "/c");
+    check(&from_text);
+    if from_text.diagnostics.has_errors() {
+        return;
+    }
+    let printed = tree::print(&from_text.tree);
+    let again = parser::parse_text(&mut MemoryFiles::new(), "printed", &printed, "");
+    assert!(!again.diagnostics.has_errors(), "what was printed parses");
+    assert!(same(&from_text.tree, &again.tree), "what was printed is the same");
+}
+
+fn check(parsed: &Parsed) {
+    check_level(&parsed.tree, &parsed.sources, 0);
+    for diagnostic in parsed.diagnostics.iter() {
+        let labels = diagnostic.labels.iter().map(|label| label.span);
+        for span in diagnostic.span.into_iter().chain(labels) {
+            check_span(span, &parsed.sources);
+        }
+        assert!(!render::line(diagnostic, &parsed.sources).contains('\n'), "a line stays a line");
+    }
+    let colourful = Style { colour: true, width: 20, ..Style::rich() };
+    for style in [Style::lines(), Style::rich(), colourful] {
+        let text = render::render(&parsed.diagnostics, &parsed.sources, style);
+        assert_eq!(text.is_empty(), parsed.diagnostics.is_empty());
+    }
+}
+
+fn check_level(directives: &[Directive], sources: &SourceMap, depth: usize) {
+    assert!(depth <= MAX_DEPTH);
+    for directive in directives {
+        check_span(directive.span, sources);
+        check_span(directive.end, sources);
+        assert!(directive.span.start <= directive.end.end);
+        let mut at = directive.span.start;
+        for word in directive.words() {
+            check_span(word.span, sources);
+            assert!(at <= word.span.start && word.span.end <= directive.span.end);
+            at = word.span.end;
+        }
+        if let Some(block) = &directive.block {
+            check_level(block, sources, depth + 1);
+        }
+    }
+}
+
+fn check_span(span: Span, sources: &SourceMap) {
+    assert!(span.start <= span.end && span.end as usize <= sources.source(span.file).text.len());
+    let (line, column) = sources.line_column(span);
+    assert!(line >= 1 && column >= 1);
+}
+
+/// Whether two trees say the same, wherever their words stand.
+fn same(one: &[Directive], other: &[Directive]) -> bool {
+    one.len() == other.len()
+        && one.iter().zip(other).all(|(a, b)| {
+            a.words().iter().map(|word| word.as_bytes()).eq(b.words().iter().map(|word| word.as_bytes()))
+                && match (&a.block, &b.block) {
+                    (Some(a), Some(b)) => same(a, b),
+                    (None, None) => true,
+                    _ => false,
+                }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pieces that make structure likely.
+    const PIECES: [&[u8]; 24] = [
+        b"server",
+        b"root",
+        b" ",
+        b"\n",
+        b";",
+        b";\n",
+        b"{",
+        b" {\n",
+        b"}",
+        b"}\n",
+        b"\"",
+        b"'",
+        b"\\",
+        b"$",
+        b"#",
+        b"a b",
+        b"include",
+        b" half;",
+        b" /c/main;",
+        b" *;",
+        b"\xff",
+        b"\t",
+        b"\r\n",
+        b"\xef\xbb\xbf",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_bytes_obey_the_laws(data in proptest::collection::vec(any::<u8>(), 0..300)) {
+            fuzz_parse(&data);
+        }
+
+        #[test]
+        fn any_mix_of_pieces_obeys_the_laws(indices in proptest::collection::vec(0..PIECES.len(), 0..80)) {
+            let data: Vec<u8> = indices.iter().flat_map(|&index| PIECES[index].iter().copied()).collect();
+            fuzz_parse(&data);
+        }
+
+        #[test]
+        fn any_tree_of_words_survives_printing(words in proptest::collection::vec("[ -~\\n\\t]{0,8}", 1..6)) {
+            let quoted = words.iter().map(|word| format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\"")));
+            let text = format!("x {} {{ y; }}", quoted.collect::<Vec<_>>().join(" "));
+            let parsed = parser::parse_text(&mut MemoryFiles::new(), "x", text.as_bytes(), "");
+            prop_assert!(!parsed.diagnostics.has_errors());
+            let read: Vec<_> = parsed.tree[0].args().iter().map(|word| word.lossy().into_owned()).collect();
+            prop_assert_eq!(read, words);
+            fuzz_parse(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_word_that_looks_like_a_byte_order_mark_survives_printing() {
+        fuzz_parse(b" \xef\xbb\xbf;");
+    }
+
+    #[test]
+    fn deep_nesting_and_endless_braces_obey_the_laws() {
+        fuzz_parse("a{".repeat(5000).as_bytes());
+        fuzz_parse("{".repeat(5000).as_bytes());
+        fuzz_parse("}".repeat(5000).as_bytes());
+        fuzz_parse("\"\n'\n".repeat(5000).as_bytes());
+        fuzz_parse(format!("{}{}", "a {".repeat(100), "include half; ".repeat(3)).as_bytes());
+    }
+}

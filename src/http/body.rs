@@ -1,0 +1,51 @@
+//! Response bodies.
+
+use super::file::FileRange;
+
+/// A response body, pulled piece by piece while the output has room.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// Bytes of the program.
+    Static(&'static [u8]),
+    /// Bytes made for this response.
+    Bytes(Vec<u8>),
+    /// A range of a file: from its content in memory if it is there, else by `sendfile`.
+    File(FileRange),
+    /// Several pieces one after the other (multiple ranges); sent from the back of the list, which is reversed.
+    Pieces(Vec<Body>),
+}
+
+impl Body {
+    /// How many bytes it has left.
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Empty => 0,
+            Body::Static(bytes) => bytes.len() as u64,
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File(range) => range.length,
+            Body::Pieces(pieces) => pieces.iter().map(Body::len).sum(),
+        }
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The part of it from `offset` on, `length` bytes long; both must lie within.
+    pub fn slice(&self, offset: u64, length: u64) -> Body {
+        debug_assert!(offset + length <= self.len());
+        let range = offset as usize..(offset + length) as usize;
+        match self {
+            Body::Empty | Body::Pieces(_) => Body::Empty,
+            Body::Static(bytes) => Body::Static(&bytes[range]),
+            Body::Bytes(bytes) => Body::Bytes(bytes[range].to_vec()),
+            Body::File(file) => {
+                Body::File(FileRange { handle: file.handle.clone(), offset: file.offset + offset, length })
+            }
+        }
+    }
+}

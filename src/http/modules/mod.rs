@@ -1,0 +1,150 @@
+//! One feature, one file: each module owns its directives, settings, variables and code.
+//!
+//! This file is their registry. A module with settings stands in `modules_with_settings!`; what else it gives
+//! (variables, a place among the phases or filters) stands in the ordered lists of `phases`, `filters` and below.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::conf::diagnostics::Diagnostic;
+use crate::conf::directive::Directive;
+
+use super::build::{Builder, Scope};
+use super::settings::ModuleDraft;
+use super::variables::VariableEntry;
+
+pub mod conditional;
+pub mod connection_variables;
+pub mod core_variables;
+pub mod ranges;
+#[cfg(test)]
+mod variable_tests;
+
+macro_rules! modules_with_settings {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        $($(#[doc = $doc])+ pub mod $name;)+
+
+        /// The drafts of one scope; a module that says nothing in the scope has none.
+        #[derive(Default)]
+        pub struct Drafts {
+            $($(#[doc = $doc])+ pub $name: Option<Box<$name::Draft>>,)+
+        }
+
+        /// The frozen settings of one scope; scopes that say nothing of their own share those of the scope around.
+        #[derive(Clone)]
+        pub struct LocationSettings {
+            $($(#[doc = $doc])+ pub $name: Arc<$name::Settings>,)+
+        }
+
+        /// A scope's drafts with everything inherited, beside their frozen form.
+        #[derive(Clone)]
+        pub struct Merged {
+            drafts: MergedDrafts,
+            /// The frozen form.
+            pub settings: LocationSettings,
+        }
+
+        #[derive(Clone)]
+        struct MergedDrafts {
+            $($name: Rc<$name::Draft>,)+
+        }
+
+        impl Drafts {
+            /// Merges with nothing around: the outermost scope.
+            pub fn outermost(self) -> Merged {
+                $(let $name = Rc::new(self.$name.map(|draft| *draft).unwrap_or_default());)+
+                Merged {
+                    settings: LocationSettings { $($name: Arc::new($name.freeze()),)+ },
+                    drafts: MergedDrafts { $($name,)+ },
+                }
+            }
+
+            /// Takes what is unset from the scope around.
+            pub fn merge(self, around: &Merged) -> Merged {
+                let mut merged = around.clone();
+                $(if let Some(mut draft) = self.$name {
+                    draft.inherit(&around.drafts.$name);
+                    merged.settings.$name = Arc::new(draft.freeze());
+                    merged.drafts.$name = Rc::new(*draft);
+                } else if $name::Draft::NEVER_SHARED {
+                    let mut draft = $name::Draft::default();
+                    draft.inherit(&around.drafts.$name);
+                    merged.settings.$name = Arc::new(draft.freeze());
+                    merged.drafts.$name = Rc::new(draft);
+                })+
+                merged
+            }
+        }
+
+        /// The directives of all modules.
+        pub fn directives() -> impl Iterator<Item = &'static Directive<Scope>> {
+            let all: Vec<&'static [Directive<Scope>]> = vec![$($name::DIRECTIVES),+];
+            all.into_iter().flatten()
+        }
+    };
+}
+
+modules_with_settings! {
+    /// What nginx's core module has: roots, limits, timeouts, connection handling.
+    core,
+    /// `error_page` and what goes with it.
+    error_pages,
+    /// `types`, `default_type`.
+    types,
+    /// `rewrite`, `return`, `if`, `set`, `break`.
+    rewrite,
+    /// `allow`, `deny`, `satisfy`.
+    access,
+    /// `try_files`.
+    try_files,
+    /// `client_body_*`.
+    request_body,
+    /// `index`.
+    index,
+    /// `random_index`.
+    random_index,
+    /// `autoindex`.
+    autoindex,
+    /// `gzip_static`, `brotli_static`, `zstd_static`, and what decides whether they apply.
+    precompressed,
+    /// Files from disk: `open_file_cache`, `disable_symlinks`, `etag`, `max_ranges`.
+    static_files,
+    /// `spa`.
+    spa,
+    /// `empty_gif`.
+    empty_gif,
+    /// `add_header`, `add_trailer`, `expires`.
+    headers,
+    /// `map`.
+    map,
+    /// `access_log`, `log_format`, `error_log`.
+    log,
+}
+
+/// Settings around the `http` block: defaults that depend on where the server is installed.
+pub fn outermost_drafts(builder: &mut Builder) -> Drafts {
+    let mut drafts = Drafts::default();
+    drafts.core.get_or_insert_default().root = Some(core::Root::default_below(&builder.prefix));
+    drafts.request_body.get_or_insert_default().temp_path =
+        Some(Some(request_body::TempPath::default_below(&builder.prefix)));
+    drafts
+}
+
+/// Warns of traps in what one scope says, `drafts`, within the settings around it.
+pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSettings) {
+    if let Some(own) = &drafts.headers {
+        for (span, include, directive) in headers::hidden_lines(own, &around.headers) {
+            let message = headers::hidden_lines_message(directive);
+            builder.diagnostics.push(Diagnostic::warning(message).at(span).within(include));
+        }
+    }
+    let rules = drafts.access.as_ref().and_then(|own| own.rules.as_ref());
+    if let Some((span, include)) = rules.and_then(access::Rules::pointless_allow) {
+        builder.diagnostics.push(Diagnostic::warning(access::POINTLESS_ALLOW).at(span).within(include));
+    }
+}
+
+/// The built-in variables of all modules.
+pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
+    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES].into_iter().flatten()
+}

@@ -1,0 +1,255 @@
+//! The way of a request, in order. nginx calls these phases; the order and its reasons are written here once.
+//!
+//! 1. `Start`: normalise the target, choose the virtual host.
+//! 2. `EarlyBody`: `client_body_early_read` reads the body, so that the phases below can see it.
+//! 3. `ServerRewrite`: the server's own rewrite program. Comes before the location is chosen, because it may change
+//!    the URI that chooses it.
+//! 4. `FindLocation`: longest prefix, then regular expressions; `internal`, `client_max_body_size`, the redirect that
+//!    adds a slash.
+//! 5. `Rewrite`: the location's rewrite program; if it changed the URI, back to 4 (at most ten times).
+//! 6. `Access`: who may; all modules (`satisfy all`) or one of them (`satisfy any`).
+//! 7. `TryFiles`: the first file that exists, else an internal redirect.
+//! 8. `Content`: the location's handler, else the content handlers in order until one answers.
+//!
+//! Then the header filters ([`super::filters`]), and the response goes out.
+
+use crate::base::level::Level;
+use crate::message::{Status, normalize_uri};
+
+use super::context::Context;
+use super::error_page;
+use super::exchange::Exchange;
+use super::filters;
+use super::flow::{Answer, Flow, Step};
+use super::location_tree::Lookup;
+use super::modules::{self, access, rewrite, spa, try_files};
+use super::redirect;
+use super::site::{LocationId, LocationKind};
+
+/// Where a request stands on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing was done yet.
+    #[default]
+    Start,
+    /// Reading the body before anything else.
+    EarlyBody,
+    /// In the server's rewrite program.
+    ServerRewrite,
+    /// Choosing the location.
+    FindLocation,
+    /// In the location's rewrite program.
+    Rewrite,
+    /// Asking who may.
+    Access,
+    /// In `try_files`.
+    TryFiles,
+    /// In the content handler with this number.
+    Content(u8),
+}
+
+/// A content handler: called with `None` first, then with the answer to each need that it named.
+pub type Handler = fn(&mut Exchange, &mut Context, Option<Answer>) -> Flow;
+
+/// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply):
+/// `spa` first, because a page that is no folder must not reach the handlers of folders, and again behind them; a
+/// folder's index files come before its listing, because a listing is what is left when there is none; compressed
+/// siblings before the file itself.
+const CONTENT: &[Handler] = &[
+    spa::handle,
+    modules::random_index::handle,
+    modules::index::handle,
+    modules::autoindex::handle,
+    spa::handle_bare_folder,
+    modules::precompressed::handle,
+    modules::static_files::handle,
+];
+
+/// Goes on until something is needed from outside or the response is ready.
+pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<Answer>) -> Step {
+    loop {
+        let flow = match exchange.stage {
+            Stage::Start => start(exchange, context),
+            Stage::EarlyBody => modules::request_body::read_early(exchange, context, answer.take()),
+            Stage::ServerRewrite => rewrite::run(exchange, context, answer.take()),
+            Stage::FindLocation => find_location(exchange, context),
+            Stage::Rewrite => rewrite::run(exchange, context, answer.take()),
+            Stage::Access => access::handle(exchange, context),
+            Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
+            Stage::Content(number) => content(exchange, context, number, answer.take()),
+        };
+        if let Some(step) = follow(exchange, context, flow) {
+            return step;
+        }
+    }
+}
+
+/// Answers a head that could not be accepted: `error_page` of the default server, else a built-in page.
+pub fn refuse(exchange: &mut Exchange, context: &mut Context, status: Status) -> Step {
+    match follow(exchange, context, Flow::Status(status)) {
+        Some(step) => step,
+        None => run(exchange, context, None),
+    }
+}
+
+/// Moves the exchange as a handler's answer says; `None` to go on with the next stage.
+fn follow(exchange: &mut Exchange, context: &mut Context, mut flow: Flow) -> Option<Step> {
+    loop {
+        match flow {
+            Flow::Next => {
+                advance(exchange);
+                return None;
+            }
+            Flow::Need(need) => return Some(Step::Need(need)),
+            Flow::Close => return Some(Step::Close),
+            Flow::InternalRedirect => match redirect::internal(exchange, context) {
+                Ok(()) => return None,
+                Err(status) => flow = Flow::Status(status),
+            },
+            Flow::NamedLocation(location) => match redirect::named(exchange, context, location) {
+                Ok(()) => return None,
+                Err(status) => flow = Flow::Status(status),
+            },
+            Flow::Status(status) => flow = error_page::finish(exchange, context, status),
+            Flow::Respond => match filters::run_header_filters(exchange, context) {
+                None => return Some(Step::Respond),
+                Some(status) => flow = error_page::finish(exchange, context, status),
+            },
+        }
+    }
+}
+
+/// The stage that follows when a handler had nothing to say.
+fn advance(exchange: &mut Exchange) {
+    exchange.stage = match exchange.stage {
+        Stage::Start => Stage::EarlyBody,
+        Stage::EarlyBody => {
+            exchange.rewriting.begin();
+            Stage::ServerRewrite
+        }
+        Stage::ServerRewrite => Stage::FindLocation,
+        Stage::FindLocation => {
+            exchange.rewriting.begin();
+            Stage::Rewrite
+        }
+        Stage::Rewrite => Stage::Access,
+        Stage::Access => {
+            exchange.trying = try_files::Running::default();
+            Stage::TryFiles
+        }
+        Stage::TryFiles => {
+            exchange.content_step = 0;
+            Stage::Content(0)
+        }
+        Stage::Content(number) => {
+            exchange.content_step = 0;
+            Stage::Content(number + 1)
+        }
+    };
+}
+
+/// Normalises the target and chooses the virtual host.
+fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
+    if let Err(status) = take_target(exchange, context) {
+        return Flow::Status(status);
+    }
+    if let Err(status) = choose_server(exchange, context) {
+        return Flow::Status(status);
+    }
+    if exchange.head.method == crate::message::Method::Connect {
+        exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
+        return Flow::Status(Status::METHOD_NOT_ALLOWED);
+    }
+    Flow::Next
+}
+
+fn take_target(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
+    // `merge_slashes` is the default server's: the host is not known when a target is read, as in nginx.
+    let merge_slashes = exchange.scope(context).settings.core.merge_slashes;
+    let target = exchange.head.target;
+    let text = exchange.head.fields.get(target);
+    let args = match normalize_uri(text, merge_slashes, &mut exchange.uri) {
+        Ok(uri) => uri.args,
+        Err(_) => {
+            exchange.log(context, Level::Info, format_args!("client sent invalid request"));
+            return Err(Status::BAD_REQUEST);
+        }
+    };
+    if let Some(args) = args {
+        exchange.args.extend_from_slice(&exchange.head.fields.get(target)[args]);
+    }
+    Ok(())
+}
+
+/// Looks the server of the request's host up; a request without one is that of the server named `""`.
+fn choose_server(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
+    let address = &context.site.addresses[exchange.address.0 as usize];
+    if let Some(names) = &address.names
+        && let Some(server) = exchange.find_server(context, names)?
+    {
+        exchange.server = server;
+        exchange.location = context.site.server(server).root;
+    }
+    Ok(())
+}
+
+/// Chooses the location for the URI as it is now.
+fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
+    let server = context.site.server(exchange.server);
+    match server.locations.find(&exchange.uri, &mut exchange.captures) {
+        Ok(Lookup::Found(location)) => {
+            if !context.site.location(location).named_captures.is_empty()
+                || context.site.location(location).kind == LocationKind::Regex
+            {
+                exchange.take_captures_of_uri(context, location);
+            }
+            enter(exchange, context, location);
+        }
+        Ok(Lookup::AutoRedirect(location)) => {
+            enter(exchange, context, location);
+            return redirect::add_slash(exchange, context);
+        }
+        Ok(Lookup::None) => enter(exchange, context, server.root),
+        Err(error) => {
+            exchange.log(context, Level::Alert, format_args!("pcre2_match() failed: {}", error.code));
+            return Flow::Status(Status::INTERNAL_SERVER_ERROR);
+        }
+    }
+    let core = &exchange.scope(context).settings.core;
+    if core.internal && !exchange.internal {
+        return Flow::Status(Status::NOT_FOUND);
+    }
+    if !exchange.internal
+        && let Err(status) = exchange.check_announced_length(context)
+    {
+        return Flow::Status(status);
+    }
+    Flow::Next
+}
+
+/// Makes a location the request's scope; `limit_except` may lead to another one.
+pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
+    let method = exchange.method();
+    exchange.location = match &context.site.location(location).limit_except {
+        Some(limit) if limit.spared & (1 << method as u32) == 0 => limit.location,
+        _ => location,
+    };
+}
+
+/// Runs the location's own handler, else the content handler with this number.
+fn content(exchange: &mut Exchange, context: &mut Context, number: u8, answer: Option<Answer>) -> Flow {
+    if let Some(handler) = exchange.scope(context).settings.core.handler {
+        return match handler(exchange, context, answer) {
+            Flow::Next => Flow::Status(Status::NOT_FOUND),
+            flow => flow,
+        };
+    }
+    match CONTENT.get(usize::from(number)) {
+        Some(handler) => handler(exchange, context, answer),
+        None if exchange.uri.ends_with(b"/") => {
+            exchange.log_forbidden_directory(context);
+            Flow::Status(Status::FORBIDDEN)
+        }
+        None => Flow::Status(Status::NOT_FOUND),
+    }
+}

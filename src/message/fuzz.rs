@@ -1,0 +1,43 @@
+//! Laws of the helpers here, for property tests and fuzz targets. Each panics where its law is broken.
+
+use super::{RangeRequest, normalize_uri, parse_ranges, validate_host};
+
+/// A normal path is rooted, not longer than the target, holds no NUL, no dot segment, and (with `merge_slashes`) no
+/// empty one; what stands before it in the output stays.
+pub fn fuzz_uri(target: &[u8], merge_slashes: bool) {
+    let mut out = b"before".to_vec();
+    let Ok(uri) = normalize_uri(target, merge_slashes, &mut out) else { return };
+    let path = out.strip_prefix(b"before").expect("the output is appended to");
+    assert!(path.starts_with(b"/") && path.len() <= target.len() && !path.contains(&0));
+    let mut segments = path[1..].split(|&byte| byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        assert!(segment != b"." && segment != b"..");
+        assert!(!merge_slashes || !segment.is_empty() || segments.peek().is_none());
+    }
+    if let Some(args) = uri.args {
+        assert_eq!(target[args.start - 1], b'?');
+        assert!(!target[args].contains(&b'#'));
+    }
+    if !uri.changed {
+        assert!(target.starts_with(path));
+    }
+}
+
+/// Ranges lie within the content, none is empty, together they are no longer than it, and there is at least one.
+pub fn fuzz_ranges(value: &[u8], length: u64) {
+    let mut ranges = Vec::new();
+    let outcome = parse_ranges(value, length, 10, &mut ranges);
+    assert_eq!(outcome == RangeRequest::Ranges, !ranges.is_empty());
+    assert!(ranges.len() <= 10);
+    assert!(ranges.iter().all(|range| range.start < range.end && range.end <= length));
+    assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= length);
+}
+
+/// A valid host's name is a non-empty piece of it without port, space, slash or control byte.
+pub fn fuzz_host(text: &[u8]) {
+    let Some(host) = validate_host(text) else { return };
+    let name = &text[host.name];
+    assert!(!name.is_empty());
+    assert!(name.iter().all(|&byte| byte > b' ' && byte < 0x7f && !b"/\\@?#".contains(&byte)));
+    assert!(name.starts_with(b"[") || !name.contains(&b':'));
+}

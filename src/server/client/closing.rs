@@ -1,0 +1,231 @@
+//! What follows a response: the next request, dropping the rest of this one, lingering, closing; and what happens when
+//! patience ends.
+
+use std::os::fd::AsFd;
+
+use rustix::net::Shutdown;
+
+use crate::base::level::Level;
+use crate::http::exchange::Exchange;
+use crate::http::modules::core::Lingering;
+use crate::message::{FieldName, Method, Status};
+use crate::proto::h1::{After, Event, HeadLimits};
+use crate::server::worker::resources::Resources;
+
+use super::{Active, Client, ClientKey, Fate, State, Waiting};
+
+impl Client {
+    /// Whether the server, for its part, keeps the connection after this response.
+    pub fn keep_alive_allowed(&self, exchange: &Exchange, res: &Resources) -> bool {
+        let core = &exchange.scope_settings().core;
+        exchange.keep_alive
+            && !res.quitting
+            && core.keepalive_timeout.idle_ms > 0
+            && u64::from(self.facts.requests) < core.keepalive_requests
+            && res.env.now.monotonic_ms.saturating_sub(self.facts.accepted_ms) < core.keepalive_time
+            && !is_disabled_for_browser(exchange)
+    }
+
+    /// The response was sent or gathered whole: logs it and decides what comes next.
+    pub fn finish_response(&mut self, mut active: Box<Active>, key: ClientKey, res: &mut Resources) -> Fate {
+        let after = self.wire.after_response();
+        // What closes must have left the process first; what goes on may wait for its neighbours.
+        if matches!(after, After::Close | After::Linger) {
+            match self.flush(res) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let send_timeout = active.exchange.scope_settings().core.send_timeout;
+                    self.want_write(key, res);
+                    self.set_deadline(res.env.now.monotonic_ms + send_timeout);
+                    active.waiting = Waiting::Output;
+                    self.state = State::Active(active);
+                    return Fate::Keep;
+                }
+                Err(_) => {
+                    self.end_exchange(active, res);
+                    return Fate::Close;
+                }
+            }
+        }
+        active.exchange.outcome.complete = true;
+        let now_ms = res.env.now.monotonic_ms;
+        let core = &active.exchange.scope_settings().core;
+        let lingering = (core.lingering_close, core.lingering_time, core.lingering_timeout);
+        let may_linger = active.exchange.linger;
+        self.idle_ms = core.keepalive_timeout.idle_ms;
+        self.keep_until_ms = now_ms + core.keepalive_min_timeout;
+        self.end_exchange(active, res);
+        match after {
+            After::KeepAlive => {
+                self.begin_idle(now_ms);
+                Fate::Keep
+            }
+            After::Discard => {
+                self.state = State::Discarding { until_ms: now_ms + lingering.1 };
+                self.linger_timeout_ms = lingering.2;
+                self.set_deadline(now_ms + lingering.2.min(lingering.1));
+                Fate::Keep
+            }
+            After::Linger if lingering.0 != Lingering::Off && may_linger => {
+                self.begin_lingering(lingering, now_ms)
+            }
+            After::Close if lingering.0 == Lingering::Always => self.begin_lingering(lingering, now_ms),
+            After::Linger | After::Close => Fate::Close,
+        }
+    }
+
+    /// Gets ready for the next request.
+    fn begin_idle(&mut self, now_ms: u64) {
+        self.wire.next_request();
+        self.state = State::Head;
+        self.head_began_ms = 0;
+        self.request_bytes = 0;
+        self.last_active_ms = now_ms;
+        self.set_deadline(now_ms + self.idle_ms);
+    }
+
+    /// Shuts writing down and waits for the client to see the response: an early close would make the kernel answer what
+    /// still comes with a reset, and the reset would destroy the response on its way (RFC 9112 section 9.6).
+    fn begin_lingering(&mut self, lingering: (Lingering, u64, u64), now_ms: u64) -> Fate {
+        if rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write).is_err() {
+            return Fate::Close;
+        }
+        self.linger_timeout_ms = lingering.2;
+        self.state = State::Lingering { until_ms: now_ms + lingering.1 };
+        self.set_deadline(now_ms + lingering.2.min(lingering.1));
+        Fate::Keep
+    }
+
+    /// Drops a piece of the body that nobody wants. `Ok(true)`: look at the state again; `Ok(false)`: more is needed.
+    pub fn discard(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, Fate> {
+        let State::Discarding { until_ms } = self.state else { return Ok(true) };
+        let now_ms = res.env.now.monotonic_ms;
+        let limits = HeadLimits::default();
+        let mut nothing = std::mem::take(&mut res.discarded_head);
+        let event = self.wire.read(input, &limits, &mut nothing);
+        res.discarded_head = nothing;
+        match event {
+            Ok(Event::Body(_)) => {
+                if now_ms >= until_ms {
+                    return Err(Fate::Close);
+                }
+                self.set_deadline((now_ms + self.linger_timeout_ms).min(until_ms));
+                Ok(true)
+            }
+            Ok(Event::NeedMore) => Ok(false),
+            Ok(Event::BodyEnd | Event::Paused | Event::Head) => match self.wire.after_response() {
+                After::KeepAlive => {
+                    self.begin_idle(now_ms);
+                    Ok(true)
+                }
+                _ => Err(Fate::Close),
+            },
+            Err(_) => Err(Fate::Close),
+        }
+    }
+
+    /// Logs the exchange and gives its memory back.
+    pub fn end_exchange(&mut self, mut active: Box<Active>, res: &mut Resources) {
+        let exchange = &mut active.exchange;
+        exchange.outcome.request_length = self.request_bytes;
+        exchange.log_access(&mut res.env);
+        if let Some(job) = active.output.pending_job() {
+            res.jobs.remove(&job);
+            res.files.cancel(job);
+        }
+        if let Waiting::Answer(job) = active.waiting {
+            res.jobs.remove(&job);
+            res.files.cancel(job);
+        }
+        res.give_back(active);
+    }
+
+    /// The connection is being closed: an unfinished exchange is logged as such.
+    pub fn on_close(&mut self, status: Option<Status>, res: &mut Resources) {
+        if let Some(mut active) = self.take_state() {
+            active.exchange.outcome.complete = false;
+            if let Some(status) = status {
+                active.exchange.response.status = status;
+            }
+            self.end_exchange(active, res);
+        }
+        if self.flags.reset {
+            // An abortive close: the kernel drops what is unsent and frees the memory at once.
+            let _ =
+                rustix::net::sockopt::set_socket_linger(self.socket.as_fd(), Some(std::time::Duration::ZERO));
+        }
+    }
+
+    /// The deadline has passed.
+    pub fn on_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let now_ms = res.env.now.monotonic_ms;
+        match &self.state {
+            State::Active(active) if active.waiting == Waiting::Output && self.unsent.is_empty() => {
+                if active.output.is_delayed(now_ms) {
+                    return self.pump(key, res);
+                }
+                self.time_out(None, "client timed out", res)
+            }
+            State::Active(active) => match active.waiting {
+                Waiting::Body => self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res),
+                // The pool answers in its own time.
+                Waiting::Answer(_) | Waiting::Nothing => {
+                    self.set_deadline(now_ms + 60_000);
+                    Fate::Keep
+                }
+                Waiting::Output => self.time_out(None, "client timed out", res),
+            },
+            State::Head if self.head_began_ms != 0 => {
+                self.log_head_timeout(res);
+                self.time_out(None, "client timed out", res)
+            }
+            State::ProxyHeader(_) => self.time_out(None, "client timed out", res),
+            State::Head | State::Discarding { .. } | State::Lingering { .. } => Fate::Close,
+        }
+    }
+
+    fn time_out(&mut self, status: Option<Status>, message: &str, res: &mut Resources) -> Fate {
+        res.log_connection(self, Level::Info, format_args!("{message} (110: Connection timed out)"));
+        let reset = match &self.state {
+            State::Active(active) => active.exchange.scope_settings().core.reset_timedout_connection,
+            _ => res.site_of(self).settings(res.root_of(self)).core.reset_timedout_connection,
+        };
+        self.flags.reset = reset;
+        self.on_close(status, res);
+        Fate::Close
+    }
+
+    /// A head that did not come in time is logged as 408, as nginx does; the client is told nothing.
+    fn log_head_timeout(&mut self, res: &mut Resources) {
+        let (mut active, address) = res.take_active(self);
+        active.exchange.head.clear();
+        let site = res.site_of(self);
+        active.exchange.connection.clone_from(&self.facts);
+        active.exchange.begin_again(&site, address, self.head_began_ms);
+        active.exchange.response.status = Status::REQUEST_TIMEOUT;
+        self.end_exchange(active, res);
+    }
+
+    /// Moves the deadline; the wheel is only told if it would wake too late.
+    pub fn set_deadline(&mut self, at_ms: u64) {
+        self.deadline_ms = at_ms;
+    }
+}
+
+/// `keepalive_disable`: old MSIE after a POST, Safari on macOS.
+fn is_disabled_for_browser(exchange: &Exchange) -> bool {
+    let disable = exchange.scope_settings().core.keepalive_disable;
+    if !disable.msie6 && !disable.safari {
+        return false;
+    }
+    if !(disable.safari || disable.msie6 && exchange.head.method == Method::Post) {
+        return false;
+    }
+    let Some(agent) = exchange.head.field(FieldName::UserAgent) else { return false };
+    let has = |text: &[u8]| memchr::memmem::find(agent, text).is_some();
+    let is_old_msie = ["MSIE 4.", "MSIE 5.", "MSIE 6."].iter().any(|name| has(name.as_bytes()))
+        && !has(b"Opera")
+        && !has(b"SV1");
+    let is_mac_safari = has(b"Safari/") && has(b"Mac OS X") && !has(b"Chrome/");
+    disable.msie6 && exchange.head.method == Method::Post && is_old_msie || disable.safari && is_mac_safari
+}

@@ -1,0 +1,171 @@
+//! One client connection, bound to its socket.
+//!
+//! A connection is in one of few states ([`State`]); what an idle one holds beside itself is nothing. Its turn begins
+//! with an event (readable, writable, an answer of the pool, a deadline) and ends when the socket would block, when
+//! something is waited for, or when the turn's budget is spent: then it stands in the ready list behind the others.
+//!
+//! - [`serve`]: bytes in, requests, the exchange's steps;
+//! - [`output`]: the response's bytes out;
+//! - [`request_body`]: bodies that are asked for;
+//! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
+
+pub mod closing;
+pub mod output;
+pub mod request_body;
+pub mod serve;
+
+use std::os::fd::OwnedFd;
+
+use crate::http::exchange::{ConnectionFacts, Exchange};
+use crate::proto::h1;
+use crate::proto::proxy_protocol::ProxyReader;
+use crate::server::files::TemporaryFile;
+use crate::server::pool::JobId;
+
+use output::Output;
+use request_body::BodyReader;
+
+/// Names a connection: its place in the worker's slab and the generation of its tenancy, so that whatever comes late
+/// for a former tenant is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClientKey {
+    /// Place in the slab.
+    pub index: u32,
+    /// Tenancy of that place.
+    pub generation: u32,
+}
+
+impl ClientKey {
+    /// As one number, for the timer wheel.
+    pub fn to_bits(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+
+    /// Back from [`ClientKey::to_bits`].
+    pub fn from_bits(bits: u64) -> ClientKey {
+        ClientKey { index: bits as u32, generation: (bits >> 32) as u32 }
+    }
+}
+
+/// Where a connection stands.
+pub enum State {
+    /// The PROXY protocol's header comes first.
+    ProxyHeader(Box<ProxyReader>),
+    /// Between requests, or within a request head.
+    Head,
+    /// A request is being served.
+    Active(Box<Active>),
+    /// A response was sent; the rest of the request's body is dropped until the next head.
+    Discarding {
+        /// Monotonic milliseconds when patience ends.
+        until_ms: u64,
+    },
+    /// Writing is shut down; whatever comes is dropped for a while, so that the response reaches the client.
+    Lingering {
+        /// Monotonic milliseconds when patience ends.
+        until_ms: u64,
+    },
+}
+
+/// A request being served.
+pub struct Active {
+    /// The request and its response.
+    pub exchange: Exchange,
+    /// What it waits for.
+    pub waiting: Waiting,
+    /// The response's way out.
+    pub output: Output,
+    /// The request body, while it is read for the exchange.
+    pub body: Option<BodyReader>,
+    /// The file that the body was put into; dropped (and removed) with the request.
+    pub body_file: Option<TemporaryFile>,
+}
+
+/// What an active request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// Nothing: it is being moved on.
+    Nothing,
+    /// The answer of the pool to a need of the exchange.
+    Answer(JobId),
+    /// The request body.
+    Body,
+    /// Room in the socket, or `limit_rate`, or the pool's reading of a file.
+    Output,
+}
+
+/// A client connection.
+pub struct Client {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// Its tenancy of the slab's place.
+    pub generation: u32,
+    /// Where it stands.
+    pub state: State,
+    /// The wire machine.
+    pub wire: h1::Connection,
+    /// What the engine knows of it.
+    pub facts: ConnectionFacts,
+    /// Listening socket that it came from, by its number in the worker.
+    pub listener: u32,
+    /// Monotonic milliseconds when something must have happened.
+    pub deadline_ms: u64,
+    /// When the wheel wakes it, at the latest; `u64::MAX` if it does not.
+    pub armed_ms: u64,
+    /// Monotonic milliseconds of the last byte in an idle connection's favour.
+    pub last_active_ms: u64,
+    /// Monotonic milliseconds of the first byte of the request head that is being read; 0 between requests.
+    pub head_began_ms: u64,
+    /// Bytes of the request head and body that were read.
+    pub request_bytes: u64,
+    /// What is known of the socket's readiness.
+    pub flags: Flags,
+    /// Idle milliseconds that the last response granted.
+    pub idle_ms: u64,
+    /// Not closed for idleness before this (monotonic milliseconds; `keepalive_min_timeout`).
+    pub keep_until_ms: u64,
+    /// Milliseconds without a byte that end discarding and lingering.
+    pub linger_timeout_ms: u64,
+    /// Bytes that the socket did not take; they go before everything else.
+    pub unsent: Vec<u8>,
+}
+
+/// What is known of a connection's socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flags {
+    /// It is registered with the poll for reading.
+    pub registered: bool,
+    /// And for writing.
+    pub wants_write: bool,
+    /// The peer shut its side down: a short read does not mean that nothing is left.
+    pub read_closed: bool,
+    /// Reading stopped before the socket was empty.
+    pub unread: bool,
+    /// It stands in the ready list.
+    pub in_ready_list: bool,
+    /// It was closed by the server's own decision to reset it.
+    pub reset: bool,
+}
+
+/// What is to become of a connection after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It lives on.
+    Keep,
+    /// Close it now.
+    Close,
+}
+
+impl Client {
+    /// Whether nothing of a request is under way: it may be closed without loss.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Head) && self.wire.is_idle() && !self.wire.has_held()
+    }
+}
+
+impl Active {
+    /// An active request around an exchange.
+    pub fn new(exchange: Exchange) -> Active {
+        Active { exchange, waiting: Waiting::Nothing, output: Output::default(), body: None, body_file: None }
+    }
+}

@@ -1,0 +1,596 @@
+//! The response's bytes out: heads and small bodies are gathered, large ones go by `writev` and `sendfile`.
+//!
+//! Order on the wire: what an earlier turn could not send (`Client::unsent`), what this turn has gathered
+//! (`Resources::out`), then the body of the present response, piece by piece.
+
+use std::io::IoSlice;
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::conf::values;
+use crate::http::body::Body;
+use crate::http::exchange::Exchange;
+use crate::http::file::FileRange;
+use crate::message::{Fields, ResponseFraming};
+use crate::proto::h1::{CHUNK_SUFFIX, RespondOptions, chunk_prefix, finish};
+use crate::server::files::{
+    Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, read_range, send_range, sending,
+};
+use crate::server::pool::JobId;
+use crate::server::worker::resources::Resources;
+
+use super::{Active, Client, ClientKey, Fate, State, Waiting};
+
+/// Bodies up to so many bytes are copied behind their head, so that one `send` takes both (and several pipelined
+/// responses); beyond it, a second element of `writev` costs less than the copy.
+const COPY_MAX: u64 = 8 * 1024;
+
+/// The way out of one response.
+#[derive(Debug, Default)]
+pub struct Output {
+    body: Body,
+    framing: ResponseFraming,
+    /// Bytes left of the chunk that is being sent.
+    chunk_left: u64,
+    warmth: Option<(u64, Warmth)>,
+    /// Read by the pool, for what `sendfile` cannot send; with the offset in the file.
+    read: Option<(u64, ReadBuffer)>,
+    job: Option<JobId>,
+    /// Monotonic milliseconds when `limit_rate` allows more.
+    delayed_until_ms: Option<u64>,
+    rate: Option<Rate>,
+    body_sent: u64,
+    trailers: bool,
+    sendfile: bool,
+}
+
+/// `limit_rate`.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    bytes_per_second: u64,
+    after: u64,
+    began_ms: u64,
+}
+
+impl Rate {
+    /// How many bytes may be sent now beyond those sent; as in nginx the first second's worth may go at once.
+    fn allowance(&self, now_ms: u64, sent: u64) -> u64 {
+        let elapsed = now_ms - self.began_ms + 1000;
+        let granted = (u128::from(self.bytes_per_second) * u128::from(elapsed) / 1000) as u64;
+        self.after.saturating_add(granted).saturating_sub(sent)
+    }
+
+    /// Milliseconds until something may be sent again.
+    fn wait_ms(&self, now_ms: u64, sent: u64) -> u64 {
+        let over = sent.saturating_sub(self.after);
+        let due = u128::from(over) * 1000 / u128::from(self.bytes_per_second.max(1));
+        let elapsed = u128::from(now_ms - self.began_ms + 1000);
+        (due.saturating_sub(elapsed) as u64).clamp(10, 1000)
+    }
+}
+
+/// Where sending stands.
+enum Pumped {
+    /// All of the response was sent or gathered.
+    Done,
+    /// The socket takes no more now.
+    Blocked,
+    /// The turn's budget is spent.
+    Spent,
+    /// `limit_rate` says wait, for so many milliseconds.
+    Delayed(u64),
+    /// The pool reads the file.
+    Reading,
+    /// The response cannot be finished as it was announced.
+    Broken,
+}
+
+impl Client {
+    /// Encodes the response's head and gets its body ready.
+    pub fn respond(&mut self, active: &mut Active, res: &mut Resources) {
+        let exchange = &mut active.exchange;
+        let site = exchange.site.clone();
+        let settings = site.settings(exchange.location);
+        let trailers = crate::http::modules::headers::has_trailers(exchange);
+        let before = res.out.len();
+        let options = RespondOptions {
+            date: res.env.dates.http_date(),
+            keep_alive_allowed: self.keep_alive_allowed(exchange, res),
+            keep_alive_header: match settings.core.keepalive_timeout.header_secs {
+                0 => None,
+                secs => Some(secs),
+            },
+            chunked_allowed: settings.core.chunked_transfer_encoding,
+            trailers_expected: trailers,
+            upgrade: false,
+        };
+        let framing = self.wire.respond(&exchange.response, &options, &mut res.out);
+        let outcome = &mut exchange.outcome;
+        outcome.bytes_sent = (res.out.len() - before) as u64;
+        outcome.body_bytes_sent = 0;
+        let body = match framing {
+            ResponseFraming::None => Body::Empty,
+            _ => std::mem::take(&mut exchange.body),
+        };
+        let rate = if body.is_empty() { None } else { rate_of(exchange, res) };
+        active.output =
+            Output { body, framing, rate, trailers, sendfile: settings.core.sendfile, ..Output::default() };
+        active.waiting = Waiting::Output;
+    }
+
+    /// Sends as much of the response as the socket, the rate and the turn allow.
+    pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let Some(mut active) = self.take_state() else { return Fate::Keep };
+        active.output.delayed_until_ms = None;
+        let pumped = self.pump_active(&mut active, key, res);
+        let now_ms = res.env.now.monotonic_ms;
+        match pumped {
+            Ok(Pumped::Done) => return self.finish_response(active, key, res),
+            Ok(Pumped::Blocked) => {
+                self.want_write(key, res);
+                self.set_deadline(now_ms + active.exchange.scope_settings().core.send_timeout);
+            }
+            Ok(Pumped::Spent) => res.make_ready(self, key),
+            Ok(Pumped::Delayed(ms)) => {
+                active.output.delayed_until_ms = Some(now_ms + ms);
+                self.set_deadline(now_ms + ms);
+            }
+            Ok(Pumped::Reading) => {}
+            Ok(Pumped::Broken) | Err(_) => {
+                active.exchange.outcome.complete = false;
+                res.out.clear();
+                self.end_exchange(active, res);
+                return Fate::Close;
+            }
+        }
+        self.state = State::Active(active);
+        Fate::Keep
+    }
+
+    fn pump_active(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Pumped, Errno> {
+        let mut budget = TURN_BYTES as u64;
+        let (exchange, output) = (&mut active.exchange, &mut active.output);
+        while !output.body.is_empty() {
+            if budget == 0 {
+                return Ok(Pumped::Spent);
+            }
+            let mut most = budget;
+            if let Some(rate) = output.rate {
+                let now_ms = res.env.now.monotonic_ms;
+                match rate.allowance(now_ms, output.body_sent) {
+                    0 => {
+                        if !self.flush(res)? {
+                            return Ok(Pumped::Blocked);
+                        }
+                        return Ok(Pumped::Delayed(rate.wait_ms(now_ms, output.body_sent)));
+                    }
+                    allowance => most = most.min(allowance),
+                }
+            }
+            most = output.begin_chunk(most, &mut res.out);
+            let sent = match self.send_piece(output, most, key, res)? {
+                Piece::Sent(count) => count,
+                Piece::Blocked => return Ok(Pumped::Blocked),
+                Piece::Reading => return Ok(Pumped::Reading),
+                Piece::Truncated => {
+                    exchange.log_truncated(&mut res.env);
+                    return Ok(Pumped::Broken);
+                }
+            };
+            output.body_sent += sent;
+            exchange.outcome.body_bytes_sent += sent;
+            exchange.outcome.bytes_sent += sent;
+            output.end_chunk(sent, &mut res.out);
+            budget -= sent.min(budget);
+        }
+        if output.framing == ResponseFraming::Streamed {
+            let mut trailers = Fields::default();
+            if output.trailers {
+                exchange.render_trailers(&mut res.env, &mut trailers);
+            }
+            finish(Some(&trailers), &mut res.out);
+            output.framing = ResponseFraming::None;
+        }
+        Ok(Pumped::Done)
+    }
+
+    /// Sends or gathers some of the body's first piece.
+    fn send_piece(
+        &mut self,
+        output: &mut Output,
+        most: u64,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Piece, Errno> {
+        let piece = output.first_piece();
+        let length = piece.len().min(most);
+        if let Some(bytes) = memory_of(piece) {
+            let bytes = &bytes[..length as usize];
+            if length <= COPY_MAX && self.unsent.is_empty() && res.out.len() < res.out_limit() {
+                res.out.extend_from_slice(bytes);
+            } else {
+                match self.send_with(bytes, res)? {
+                    0 => return Ok(Piece::Blocked),
+                    count => {
+                        output.consume(count as u64);
+                        return Ok(Piece::Sent(count as u64));
+                    }
+                }
+            }
+            output.consume(length);
+            return Ok(Piece::Sent(length));
+        }
+        let Body::File(range) = piece else { return Ok(Piece::Truncated) };
+        let range = range.clone();
+        self.send_file_piece(output, &range, length, key, res)
+    }
+
+    fn send_file_piece(
+        &mut self,
+        output: &mut Output,
+        range: &FileRange,
+        length: u64,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Piece, Errno> {
+        if !self.flush_more(res)? {
+            return Ok(Piece::Blocked);
+        }
+        if let Some((offset, buffer)) = &output.read
+            && *offset <= range.offset
+            && range.offset < *offset + buffer.len() as u64
+        {
+            let bytes = &buffer[(range.offset - *offset) as usize..];
+            let bytes = &bytes[..bytes.len().min(length as usize)];
+            return Ok(match send(self, bytes, SendFlags::NOSIGNAL)? {
+                0 => Piece::Blocked,
+                count => {
+                    output.consume(count as u64);
+                    Piece::Sent(count as u64)
+                }
+            });
+        }
+        output.read = None;
+        let warmth = match output.warmth.take() {
+            Some((until, warmth)) if range.offset < until => {
+                output.warmth = Some((until, warmth));
+                warmth
+            }
+            _ => Warmth::Unknown,
+        };
+        if !output.sendfile || sending::is_direct(&range.handle) {
+            return self.send_copied(output, range, length, warmth, key, res);
+        }
+        match send_range(self.socket.as_fd(), &range.handle, range.offset, length as usize, warmth) {
+            Ok(Sent::Wrote(count)) => {
+                output.consume(count as u64);
+                Ok(Piece::Sent(count as u64))
+            }
+            Ok(Sent::Blocked) => Ok(Piece::Blocked),
+            Ok(Sent::Truncated) => Ok(Piece::Truncated),
+            Ok(Sent::Cold) => self.read_ahead(output, range, length, key, res),
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => {
+                output.sendfile = false;
+                self.send_copied(output, range, length, warmth, key, res)
+            }
+            Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),
+        }
+    }
+
+    /// Without `sendfile`: through a buffer, from the page cache or by the pool.
+    fn send_copied(
+        &mut self,
+        output: &mut Output,
+        range: &FileRange,
+        length: u64,
+        warmth: Warmth,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Piece, Errno> {
+        let mut buffer = std::mem::take(&mut res.copy);
+        let want = (length as usize).min(buffer.len());
+        let copied = read_range(&range.handle, range.offset, &mut buffer[..want], warmth);
+        let piece = match copied {
+            Ok(Copied::Bytes(count)) => {
+                send(self, &buffer[..count], SendFlags::NOSIGNAL).map(|count| match count {
+                    0 => Piece::Blocked,
+                    count => {
+                        output.consume(count as u64);
+                        Piece::Sent(count as u64)
+                    }
+                })
+            }
+            Ok(Copied::Truncated) => Ok(Piece::Truncated),
+            Ok(Copied::Cold) | Err(_) => {
+                let job = res.files.read(&range.handle, range.offset, want);
+                match job {
+                    Ok(job) => {
+                        res.jobs.insert(job, key);
+                        output.job = Some(job);
+                        Ok(Piece::Reading)
+                    }
+                    Err(_) => Ok(Piece::Truncated),
+                }
+            }
+        };
+        res.copy = buffer;
+        piece
+    }
+
+    fn read_ahead(
+        &mut self,
+        output: &mut Output,
+        range: &FileRange,
+        length: u64,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Piece, Errno> {
+        match res.files.read_ahead(&range.handle, range.offset, length as usize) {
+            Ok(job) => {
+                res.jobs.insert(job, key);
+                output.job = Some(job);
+                output.warmth = Some((range.offset + length, Warmth::JustRead));
+                Ok(Piece::Reading)
+            }
+            // The pool is full: better to read on the loop once than to cut the response.
+            Err(_) => {
+                output.warmth = Some((range.offset + length, Warmth::JustRead));
+                Ok(Piece::Sent(0))
+            }
+        }
+    }
+
+    /// Takes what the pool has read for the response.
+    pub fn on_output_completion(
+        &mut self,
+        key: ClientKey,
+        job: JobId,
+        completion: Completion,
+        res: &mut Resources,
+    ) -> Fate {
+        let State::Active(active) = &mut self.state else { return Fate::Keep };
+        if active.output.job != Some(job) {
+            return Fate::Keep;
+        }
+        active.output.job = None;
+        match completion {
+            Completion::Read(Ok(buffer)) => {
+                if let Body::File(range) = active.output.first_piece() {
+                    let offset = range.offset;
+                    active.output.read = Some((offset, buffer));
+                }
+            }
+            Completion::Warmed(Ok(())) => {}
+            _ => {
+                res.log_read_failure(active);
+                if let Some(mut active) = self.take_state() {
+                    active.exchange.outcome.complete = false;
+                    self.end_exchange(active, res);
+                }
+                return Fate::Close;
+            }
+        }
+        self.pump(key, res)
+    }
+
+    /// The socket has room again, or the connection's turn has come.
+    pub fn on_writable(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if !self.unsent.is_empty() {
+            match self.flush(res) {
+                Ok(true) => {}
+                Ok(false) => return Fate::Keep,
+                Err(_) => return Fate::Close,
+            }
+        }
+        match &self.state {
+            State::Active(active) if active.waiting == Waiting::Output && active.output.job.is_none() => {
+                self.pump(key, res)
+            }
+            _ => Fate::Keep,
+        }
+    }
+
+    /// Sends what was gathered; `false` if some of it had to be kept.
+    pub fn flush(&mut self, res: &mut Resources) -> Result<bool, Errno> {
+        self.send_with(b"", res)?;
+        Ok(self.unsent.is_empty())
+    }
+
+    /// The same with the promise that more follows at once, so that the head shares a packet with the body.
+    fn flush_more(&mut self, res: &mut Resources) -> Result<bool, Errno> {
+        if self.unsent.is_empty() && res.out.is_empty() {
+            return Ok(true);
+        }
+        if self.unsent.is_empty() {
+            let count = send(self, &res.out, SendFlags::NOSIGNAL | SendFlags::MORE)?;
+            self.keep_unsent(count, res);
+        } else {
+            self.send_with(b"", res)?;
+        }
+        Ok(self.unsent.is_empty())
+    }
+
+    /// Sends what was gathered and then `piece`; returns how much of the piece was taken. What is left of the gathered
+    /// bytes is kept for the next turn.
+    fn send_with(&mut self, piece: &[u8], res: &mut Resources) -> Result<usize, Errno> {
+        if !self.unsent.is_empty() {
+            self.unsent.append(&mut res.out);
+            std::mem::swap(&mut self.unsent, &mut res.out);
+        }
+        let gathered = res.out.len();
+        let mut done = 0;
+        while done < gathered + piece.len() {
+            let from_out = &res.out[done.min(gathered)..];
+            let from_piece = &piece[done.saturating_sub(gathered)..];
+            let result = match (from_out.is_empty(), from_piece.is_empty()) {
+                (false, false) => rustix::io::writev(
+                    self.socket.as_fd(),
+                    &[IoSlice::new(from_out), IoSlice::new(from_piece)],
+                ),
+                (false, true) => rustix::net::send(self.socket.as_fd(), from_out, SendFlags::NOSIGNAL),
+                _ => rustix::net::send(self.socket.as_fd(), from_piece, SendFlags::NOSIGNAL),
+            };
+            match result {
+                Ok(count) => done += count,
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    res.out.clear();
+                    return Err(error);
+                }
+            }
+        }
+        self.keep_unsent(done.min(gathered), res);
+        Ok(done.saturating_sub(gathered))
+    }
+
+    fn keep_unsent(&mut self, sent: usize, res: &mut Resources) {
+        if sent < res.out.len() {
+            self.unsent.extend_from_slice(&res.out[sent..]);
+        } else if self.unsent.capacity() > 0 {
+            self.unsent = Vec::new();
+        }
+        res.out.clear();
+    }
+}
+
+/// What became of an attempt at sending some of a piece.
+enum Piece {
+    Sent(u64),
+    Blocked,
+    Reading,
+    Truncated,
+}
+
+/// One `send`; 0 if the socket takes nothing now.
+fn send(client: &Client, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+    loop {
+        match rustix::net::send(client.socket.as_fd(), bytes, flags) {
+            Ok(count) => return Ok(count),
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The bytes of a piece that is in memory.
+fn memory_of(piece: &Body) -> Option<&[u8]> {
+    match piece {
+        Body::Empty | Body::Pieces(_) => Some(b""),
+        Body::Static(bytes) => Some(bytes),
+        Body::Bytes(bytes) => Some(bytes),
+        Body::File(range) => {
+            let content = range.handle.content()?;
+            content.get(range.offset as usize..(range.offset + range.length) as usize)
+        }
+    }
+}
+
+impl Output {
+    /// The pool's job that it waits for.
+    pub fn pending_job(&self) -> Option<JobId> {
+        self.job
+    }
+
+    /// Whether `limit_rate` is what it waits for.
+    pub fn is_delayed(&self, now_ms: u64) -> bool {
+        self.delayed_until_ms.is_some_and(|until| until <= now_ms)
+    }
+
+    /// The piece that is sent next: the last of several, which stand in reverse.
+    fn first_piece(&mut self) -> &Body {
+        if let Body::Pieces(pieces) = &mut self.body {
+            while pieces.last().is_some_and(Body::is_empty) {
+                pieces.pop();
+            }
+        }
+        match &self.body {
+            Body::Pieces(pieces) => pieces.last().unwrap_or(&Body::Empty),
+            body => body,
+        }
+    }
+
+    /// Takes what was sent off the first piece.
+    fn consume(&mut self, count: u64) {
+        let piece = match &mut self.body {
+            Body::Pieces(pieces) => match pieces.last_mut() {
+                Some(piece) => piece,
+                None => return,
+            },
+            body => body,
+        };
+        match piece {
+            Body::Static(bytes) => *bytes = &bytes[count as usize..],
+            Body::Bytes(bytes) if count as usize == bytes.len() => *bytes = Vec::new(),
+            Body::Bytes(bytes) => {
+                bytes.drain(..count as usize);
+            }
+            Body::File(range) => {
+                range.offset += count;
+                range.length -= count;
+            }
+            Body::Empty | Body::Pieces(_) => {}
+        }
+    }
+
+    /// Opens a chunk where chunks are needed and none is open; returns how much of it may be sent.
+    fn begin_chunk(&mut self, most: u64, out: &mut Vec<u8>) -> u64 {
+        if self.framing != ResponseFraming::Streamed {
+            return most;
+        }
+        if self.chunk_left == 0 {
+            self.chunk_left = self.first_piece().len().min(TURN_BYTES as u64);
+            chunk_prefix(self.chunk_left, out);
+        }
+        most.min(self.chunk_left)
+    }
+
+    fn end_chunk(&mut self, sent: u64, out: &mut Vec<u8>) {
+        if self.framing == ResponseFraming::Streamed && sent > 0 {
+            self.chunk_left -= sent;
+            if self.chunk_left == 0 {
+                out.extend_from_slice(CHUNK_SUFFIX);
+            }
+        }
+    }
+}
+
+/// `limit_rate` for this response.
+fn rate_of(exchange: &mut Exchange, res: &mut Resources) -> Option<Rate> {
+    let site = exchange.site.clone();
+    let core = &site.settings(exchange.location).core;
+    let bytes_per_second = match exchange.limit_rate {
+        Some(rate) => rate,
+        None if core.limit_rate.is_empty() => return None,
+        None => exchange.render_size(&core.limit_rate, &mut res.env),
+    };
+    if bytes_per_second == 0 {
+        return None;
+    }
+    let after = match core.limit_rate_after.is_empty() {
+        true => 0,
+        false => exchange.render_size(&core.limit_rate_after, &mut res.env),
+    };
+    Some(Rate { bytes_per_second, after, began_ms: res.env.now.monotonic_ms })
+}
+
+impl Exchange {
+    /// A size with variables, by its present value; 0 if it is none.
+    fn render_size(
+        &mut self,
+        template: &crate::conf::template::Template,
+        env: &mut crate::http::context::Env,
+    ) -> u64 {
+        let site = self.site.clone();
+        let mut context = crate::http::context::Context { site: &site, env };
+        self.with_rendered(template, &mut context, |_, _, text| values::parse_size(text).unwrap_or(0))
+    }
+}

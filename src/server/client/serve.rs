@@ -1,0 +1,473 @@
+//! Bytes in, requests, and the exchange's steps.
+
+use std::os::fd::AsFd;
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use crate::base::level::Level;
+use crate::http::flow::{Answer, Need, Step};
+use crate::message::Status;
+use crate::proto::h1::{Event, HeadLimits, RequestError};
+use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
+use crate::server::pool::JobId;
+use crate::server::worker::resources::Resources;
+
+use super::request_body::{BodyProgress, BodyReader};
+use super::{Active, Client, ClientKey, Fate, State, Waiting};
+
+/// Reads of one turn; what is left after that waits in the ready list.
+const READS_PER_TURN: usize = 8;
+/// Requests served in one turn of a connection that pipelines.
+const REQUESTS_PER_TURN: usize = 64;
+
+/// How the bytes of one read were taken.
+enum Consumed {
+    /// All of them; more may be read.
+    All,
+    /// The rest was put away: something must happen before the connection reads on.
+    Stalled,
+    /// The connection is over.
+    Close,
+}
+
+impl Client {
+    /// A turn that began with an event of the socket.
+    pub fn on_event(&mut self, key: ClientKey, res: &mut Resources, readable: bool, writable: bool) -> Fate {
+        if writable && self.on_writable(key, res) == Fate::Close {
+            return Fate::Close;
+        }
+        if readable {
+            self.flags.unread = true;
+        }
+        if self.flags.unread { self.read_on(key, res) } else { self.end_turn(key, res) }
+    }
+
+    /// Goes on where the last turn stopped for the sake of others.
+    pub fn on_ready(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if self.on_writable(key, res) == Fate::Close {
+            return Fate::Close;
+        }
+        self.read_on(key, res)
+    }
+
+    /// Whether bytes from the socket can be used now.
+    fn may_read(&self) -> bool {
+        self.unsent.is_empty()
+            && match &self.state {
+                State::Active(active) => match active.waiting {
+                    Waiting::Body => active.body.as_ref().is_some_and(BodyReader::has_room),
+                    _ => false,
+                },
+                _ => true,
+            }
+    }
+
+    /// Reads until the socket is empty, the connection has to wait, or the turn's budget is spent.
+    pub fn read_on(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let mut buffer = std::mem::take(&mut res.input);
+        let mut fate = self.read_loop(&mut buffer, key, res);
+        res.input = buffer;
+        if fate == Fate::Keep {
+            fate = self.end_turn(key, res);
+        }
+        fate
+    }
+
+    fn read_loop(&mut self, buffer: &mut [u8], key: ClientKey, res: &mut Resources) -> Fate {
+        for _ in 0..READS_PER_TURN {
+            if !self.may_read() {
+                return Fate::Keep;
+            }
+            if self.wire.has_held() {
+                let held = self.wire.take_held();
+                match self.consume(&held, key, res) {
+                    Consumed::All => {}
+                    Consumed::Stalled => return Fate::Keep,
+                    Consumed::Close => return Fate::Close,
+                }
+                continue;
+            }
+            if !self.flags.unread {
+                return Fate::Keep;
+            }
+            let count = match rustix::net::recv(self.socket.as_fd(), &mut *buffer, RecvFlags::empty()) {
+                Ok((0, _)) => return self.on_end_of_input(res),
+                Ok((count, _)) => count,
+                Err(Errno::AGAIN) => {
+                    self.flags.unread = false;
+                    return Fate::Keep;
+                }
+                Err(Errno::INTR) => continue,
+                Err(_) => return self.on_broken(res),
+            };
+            // A short read emptied the socket: the next byte brings a new event. The peer's FIN may have come with
+            // the event that is being served, and brings none.
+            self.flags.unread = count == buffer.len() || self.flags.read_closed;
+            match self.consume(&buffer[..count], key, res) {
+                Consumed::All => {}
+                Consumed::Stalled => return Fate::Keep,
+                Consumed::Close => return Fate::Close,
+            }
+        }
+        res.make_ready(self, key);
+        Fate::Keep
+    }
+
+    /// Feeds bytes to whatever the connection is doing; leftovers are put away.
+    fn consume(&mut self, mut input: &[u8], key: ClientKey, res: &mut Resources) -> Consumed {
+        let mut requests = 0;
+        loop {
+            match &mut self.state {
+                State::ProxyHeader(_) => match self.read_proxy_header(&mut input, res) {
+                    Ok(true) => {}
+                    Ok(false) => return Consumed::All,
+                    Err(()) => return Consumed::Close,
+                },
+                State::Head => {
+                    if requests == REQUESTS_PER_TURN || res.out.len() >= res.out_limit() {
+                        res.make_ready(self, key);
+                        return self.put_away(input, res);
+                    }
+                    requests += 1;
+                    match self.read_head(&mut input, key, res) {
+                        Some(Fate::Keep) => {}
+                        Some(Fate::Close) => return Consumed::Close,
+                        None => return Consumed::All,
+                    }
+                }
+                State::Active(active) => match (active.waiting, &mut active.body) {
+                    (Waiting::Body, Some(reader)) if reader.has_room() => {
+                        match self.read_body(&mut input, key, res) {
+                            BodyProgress::NeedMore => return Consumed::All,
+                            BodyProgress::Went => {}
+                            BodyProgress::Close => return Consumed::Close,
+                        }
+                    }
+                    _ => return self.put_away(input, res),
+                },
+                State::Discarding { .. } => match self.discard(&mut input, res) {
+                    Ok(true) => {}
+                    Ok(false) => return Consumed::All,
+                    Err(fate) => {
+                        return if fate == Fate::Close { Consumed::Close } else { Consumed::All };
+                    }
+                },
+                State::Lingering { .. } => return Consumed::All,
+            }
+        }
+    }
+
+    /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
+    fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
+        let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
+        match reader.feed(input) {
+            Ok(None) => Ok(false),
+            Ok(Some(header)) => {
+                self.facts.proxy_protocol = Some(Rc::new(header));
+                self.state = State::Head;
+                Ok(true)
+            }
+            Err(error) => {
+                res.log_connection(self, Level::Error, format_args!("{error} while reading PROXY protocol"));
+                Err(())
+            }
+        }
+    }
+
+    /// Sends what the turn has gathered.
+    fn end_turn(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if res.out.is_empty() {
+            return Fate::Keep;
+        }
+        match self.flush(res) {
+            Ok(true) => Fate::Keep,
+            Ok(false) => {
+                self.want_write(key, res);
+                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
+                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                Fate::Keep
+            }
+            Err(_) => Fate::Close,
+        }
+    }
+
+    /// Keeps bytes until the present request is served.
+    fn put_away(&mut self, input: &[u8], res: &mut Resources) -> Consumed {
+        if self.wire.hold(input).is_err() {
+            res.log_connection(self, Level::Alert, format_args!("read more than may be held"));
+            return Consumed::Close;
+        }
+        Consumed::Stalled
+    }
+
+    /// Reads a request head and serves the request; `None` if more bytes are needed.
+    fn read_head(&mut self, input: &mut &[u8], key: ClientKey, res: &mut Resources) -> Option<Fate> {
+        if input.is_empty() {
+            return None;
+        }
+        let before = input.len();
+        let (mut active, address) = res.take_active(self);
+        let limits = head_limits(&active);
+        let now_ms = res.env.now.monotonic_ms;
+        match self.wire.read(input, &limits, &mut active.exchange.head) {
+            Ok(Event::NeedMore | Event::Paused | Event::Body(_) | Event::BodyEnd) => {
+                self.request_bytes += (before - input.len()) as u64;
+                if !self.wire.is_idle() && self.head_began_ms == 0 {
+                    self.head_began_ms = now_ms.max(1);
+                    let timeout = active.exchange.scope_settings().core.client_header_timeout;
+                    self.set_deadline(now_ms + timeout);
+                }
+                res.give_back(active);
+                None
+            }
+            Ok(Event::Head) => {
+                self.begin_request(&mut active, address, before - input.len(), input.is_empty(), res);
+                if active.exchange.head.ignored_lines > 0 {
+                    active.exchange.log_ignored_lines(&mut res.env);
+                }
+                Some(self.drive(active, None, key, res))
+            }
+            Err(error) => {
+                self.begin_request(&mut active, address, before - input.len(), true, res);
+                Some(self.refuse(active, error, key, res))
+            }
+        }
+    }
+
+    fn begin_request(
+        &mut self,
+        active: &mut Active,
+        address: crate::http::site::AddressId,
+        length: usize,
+        is_last: bool,
+        res: &mut Resources,
+    ) {
+        self.request_bytes += length as u64;
+        self.facts.requests = self.facts.requests.saturating_add(1);
+        let now_ms = res.env.now.monotonic_ms;
+        let started = if self.head_began_ms == 0 { now_ms } else { self.head_began_ms };
+        let site = res.site_of(self);
+        active.exchange.connection.clone_from(&self.facts);
+        active.exchange.begin_again(&site, address, started);
+        active.exchange.outcome.pipelined = !is_last;
+        active.exchange.outcome.request_length = self.request_bytes;
+        active.waiting = Waiting::Nothing;
+    }
+
+    /// Answers a head that was not acceptable.
+    fn refuse(
+        &mut self,
+        mut active: Box<Active>,
+        error: RequestError,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
+        active.exchange.log_refusal(&mut res.env, &error.message, error.phase);
+        let step = active.exchange.refuse(&mut res.env, error.status);
+        self.follow(active, step, key, res)
+    }
+
+    /// Moves the exchange on with an answer.
+    fn drive(
+        &mut self,
+        mut active: Box<Active>,
+        answer: Option<Answer>,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
+        let step = active.exchange.step(&mut res.env, answer);
+        self.follow(active, step, key, res)
+    }
+
+    /// Does what the exchange's steps ask for until it waits or its response is on its way.
+    fn follow(
+        &mut self,
+        mut active: Box<Active>,
+        mut step: Step,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
+        loop {
+            match step {
+                Step::Respond => {
+                    self.respond(&mut active, res);
+                    self.state = State::Active(active);
+                    return self.pump(key, res);
+                }
+                Step::Close => {
+                    active.exchange.outcome.complete = false;
+                    active.exchange.log_access(&mut res.env);
+                    res.give_back(active);
+                    self.state = State::Head;
+                    return Fate::Close;
+                }
+                Step::Need(need) => match self.satisfy(&mut active, need, key, res) {
+                    Some(answer) => step = active.exchange.step(&mut res.env, Some(answer)),
+                    None => {
+                        self.state = State::Active(active);
+                        return Fate::Keep;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Satisfies a need at once, or arranges for its answer and says `None`.
+    fn satisfy(
+        &mut self,
+        active: &mut Active,
+        need: Need,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Option<Answer> {
+        match need {
+            Need::File(want) => {
+                let site = active.exchange.site.clone();
+                let options = &site.location(active.exchange.location).file_options;
+                match res.files.open(&active.exchange.file_request(want, options), res.env.now.into()) {
+                    Opened::Ready(answer) => Some(Answer::File(answer)),
+                    Opened::Pending(job) => {
+                        self.await_job(active, job, key, res);
+                        None
+                    }
+                }
+            }
+            Need::Directory => {
+                let exchange = &active.exchange;
+                match res.files.read_directory(&exchange.path, exchange.root_length, MAX_DIRECTORY_ENTRIES) {
+                    Ok(job) => {
+                        self.await_job(active, job, key, res);
+                        None
+                    }
+                    Err(_) => Some(Answer::Directory(Err(crate::http::file::FileFailure::busy()))),
+                }
+            }
+            Need::RequestBody => {
+                if !self.wire.body_pending() {
+                    return Some(Answer::RequestBody(Ok(())));
+                }
+                if self.wire.withholds_body() {
+                    self.wire.interim(Status::CONTINUE, &mut res.out);
+                }
+                active.body =
+                    Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
+                active.waiting = Waiting::Body;
+                let timeout = active.exchange.scope_settings().core.client_body_timeout;
+                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                None
+            }
+        }
+    }
+
+    fn await_job(&mut self, active: &mut Active, job: JobId, key: ClientKey, res: &mut Resources) {
+        res.jobs.insert(job, key);
+        active.waiting = Waiting::Answer(job);
+    }
+
+    /// Takes what the pool has yielded for this connection.
+    pub fn on_completion(
+        &mut self,
+        key: ClientKey,
+        job: JobId,
+        completion: Completion,
+        res: &mut Resources,
+    ) -> Fate {
+        let fate = self.take_completion(key, job, completion, res);
+        if fate == Fate::Close {
+            return fate;
+        }
+        // Whatever came in meanwhile waits behind this request.
+        self.read_on(key, res)
+    }
+
+    fn take_completion(
+        &mut self,
+        key: ClientKey,
+        job: JobId,
+        completion: Completion,
+        res: &mut Resources,
+    ) -> Fate {
+        let State::Active(active) = &mut self.state else { return Fate::Keep };
+        if active.waiting != Waiting::Answer(job) {
+            return match (active.waiting, completion) {
+                (Waiting::Output, completion) => self.on_output_completion(key, job, completion, res),
+                (Waiting::Body, completion) => self.on_body_completion(key, completion, res),
+                _ => Fate::Keep,
+            };
+        }
+        let answer = match completion {
+            Completion::Opened(answer) => Answer::File(answer),
+            Completion::Listed(listing) => Answer::Directory(listing),
+            _ => return Fate::Keep,
+        };
+        match self.take_state() {
+            Some(active) => self.drive(active, Some(answer), key, res),
+            None => Fate::Keep,
+        }
+    }
+
+    /// Takes the active request out of the state, to move it on.
+    pub fn take_state(&mut self) -> Option<Box<Active>> {
+        match std::mem::replace(&mut self.state, State::Head) {
+            State::Active(active) => Some(active),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// Moves the exchange on with the answer about its request body.
+    pub fn resume_with_body(
+        &mut self,
+        result: Result<(), Status>,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
+        match self.take_state() {
+            Some(mut active) => {
+                active.body = None;
+                self.drive(active, Some(Answer::RequestBody(result)), key, res)
+            }
+            None => Fate::Keep,
+        }
+    }
+
+    /// The peer has sent all that it will send.
+    fn on_end_of_input(&mut self, res: &mut Resources) -> Fate {
+        self.flags.unread = false;
+        if matches!(self.state, State::Head) && !self.wire.is_idle() {
+            res.log_connection(
+                self,
+                Level::Info,
+                format_args!("client prematurely closed connection while reading client request line"),
+            );
+        }
+        if self.unsent.is_empty() {
+            // Answers to what came before are in `res.out`: give them a chance to leave.
+            let _ = self.flush(res);
+        }
+        Fate::Close
+    }
+
+    fn on_broken(&mut self, res: &mut Resources) -> Fate {
+        res.out.clear();
+        Fate::Close
+    }
+}
+
+/// The bounds on a head, as the default server of its address sets them.
+fn head_limits(active: &Active) -> HeadLimits {
+    let core = &active.exchange.scope_settings().core;
+    HeadLimits {
+        header_buffer: u32::try_from(core.client_header_buffer_size).unwrap_or(u32::MAX),
+        large_buffers: core.large_client_header_buffers.count,
+        large_buffer_size: core.large_client_header_buffers.size,
+        max_headers: u32::try_from(core.max_headers).unwrap_or(u32::MAX),
+        ignore_invalid_headers: core.ignore_invalid_headers,
+        underscores_in_headers: core.underscores_in_headers,
+        allow_connect: false,
+    }
+}

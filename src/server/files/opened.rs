@@ -1,0 +1,119 @@
+//! One version of one regular file, as the engine's handle holds it.
+
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustix::fs::OFlags;
+
+use super::opening::Stamp;
+use crate::http::file::{FileHandle, FileInfo, FileOptions, OpenFile, Validators};
+
+/// Where the bytes of an opened file come from.
+#[derive(Debug)]
+pub enum Body {
+    /// The whole content; no descriptor is kept.
+    Memory(Box<[u8]>),
+    /// A descriptor, shared with jobs in the pool.
+    Descriptor(Arc<OwnedFd>),
+}
+
+/// A regular file, opened; it never changes. A newer version of the file is another value.
+pub struct OpenedFile {
+    pub stamp: Stamp,
+    pub body: Body,
+    /// The descriptor has `O_DIRECT`: it is read by the pool into aligned buffers, never by sendfile.
+    pub direct: Option<DirectAlignment>,
+    /// `O_DIRECT` was asked for; the file system may have refused it.
+    wanted_direct: bool,
+    validators: Validators,
+}
+
+/// What `O_DIRECT` asks of offsets, lengths and addresses: a power of two from 512 to [`MAX_DIRECT_ALIGNMENT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DirectAlignment(pub u32);
+
+/// The largest alignment that is honoured; `directio_alignment` beyond it is cut to it. XFS wants 4 KiB.
+pub const MAX_DIRECT_ALIGNMENT: u32 = 64 * 1024;
+
+impl OpenedFile {
+    /// Takes a descriptor that was just opened, and gives it the mode that the location's settings ask for. A file
+    /// system without `O_DIRECT` leaves the file in the ordinary mode.
+    pub fn new(stamp: Stamp, descriptor: OwnedFd, options: &FileOptions) -> OpenedFile {
+        let mut direct = None;
+        let wanted_direct = wants_direct(&stamp, options);
+        if wanted_direct {
+            let set = rustix::fs::fcntl_getfl(&descriptor)
+                .and_then(|flags| rustix::fs::fcntl_setfl(&descriptor, flags | OFlags::DIRECT));
+            let alignment = options.directio_alignment.clamp(512, MAX_DIRECT_ALIGNMENT).next_power_of_two();
+            direct = set.is_ok().then_some(DirectAlignment(alignment));
+        }
+        if options.read_ahead > 0 && stamp.size > options.read_ahead.max(MIN_READ_AHEAD) {
+            // Advice only: a file system that ignores it is read all the same.
+            let _ = rustix::fs::fadvise(&descriptor, 0, None, rustix::fs::Advice::Sequential);
+        }
+        let validators = Validators::new(stamp.modified.0, stamp.size);
+        OpenedFile { stamp, body: Body::Descriptor(Arc::new(descriptor)), direct, wanted_direct, validators }
+    }
+
+    /// The same version with its content in memory.
+    pub fn with_content(&self, content: Box<[u8]>) -> OpenedFile {
+        debug_assert_eq!(content.len() as u64, self.stamp.size);
+        OpenedFile {
+            stamp: self.stamp,
+            body: Body::Memory(content),
+            direct: None,
+            wanted_direct: false,
+            validators: self.validators.clone(),
+        }
+    }
+
+    pub fn descriptor(&self) -> Option<&Arc<OwnedFd>> {
+        match &self.body {
+            Body::Memory(_) => None,
+            Body::Descriptor(descriptor) => Some(descriptor),
+        }
+    }
+
+    /// True when a location with these settings may use this value: its read mode is the one that they ask for.
+    pub fn suits(&self, options: &FileOptions) -> bool {
+        matches!(self.body, Body::Memory(_)) || self.wanted_direct == wants_direct(&self.stamp, options)
+    }
+
+    /// The answer with this file's handle.
+    pub fn info(self: &Rc<OpenedFile>) -> FileInfo {
+        FileInfo { handle: Some(FileHandle::new(self.clone())), ..self.stamp.info() }
+    }
+
+    /// The shell's value behind an engine's handle; `None` only for a handle that another shell made.
+    pub fn behind(handle: &FileHandle) -> Option<&OpenedFile> {
+        handle.downcast()
+    }
+}
+
+/// Below this size nginx gives the kernel no advice.
+const MIN_READ_AHEAD: u64 = 128 * 1024;
+
+fn wants_direct(stamp: &Stamp, options: &FileOptions) -> bool {
+    options.directio.is_some_and(|least| stamp.size >= least && stamp.size > 0)
+}
+
+impl OpenFile for OpenedFile {
+    #[inline]
+    fn content(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Memory(content) => Some(content),
+            Body::Descriptor(_) => None,
+        }
+    }
+
+    #[inline]
+    fn validators(&self) -> &Validators {
+        &self.validators
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
