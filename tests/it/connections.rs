@@ -37,14 +37,14 @@ fn keepalive_timeout_can_be_announced_or_zero() {
     let server = hello("keepalive_timeout 0;");
     assert_eq!(field_of(&server, "connection").as_deref(), Some("close"));
     for value in ["0", "0 20", "60 20", "1h 1m"] {
-        let conf = format!("keepalive_timeout {value}; server {{ listen {{port}}; return 200 x; }}");
+        let conf = format!("keepalive_timeout {value}; server {{ listen {{port}}; location / {{ return 200 x; }} }}");
         parity(&conf, &[GET, "GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]);
     }
 }
 
 #[test]
 fn a_connection_serves_keepalive_requests_requests() {
-    let conf = "keepalive_requests 3; server { listen {port}; return 200 x; }";
+    let conf = "keepalive_requests 3; server { listen {port}; location / { return 200 x; } }";
     let server = Server::start(conf);
     let mut client = Client::connect(server.port());
     for expected in ["keep-alive", "keep-alive", "close"] {
@@ -287,6 +287,8 @@ fn lingers(server: &Server, bytes: &str) -> bool {
 fn lingering_close_decides_what_happens_to_bytes_behind_a_response() {
     let plain = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
     let unread = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nConnection: close\r\n\r\n";
+    // With a body outstanding, nginx shuts its side down only when the body is done with; ours says at once that no more
+    // will come.
     let times = "lingering_time 20s; lingering_timeout 20s;";
     for (value, expected) in
         [("off", [false, false]), ("on", [false, true]), ("always", [true, true])]
