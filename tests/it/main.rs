@@ -4,7 +4,13 @@
 
 mod util;
 
+mod bodies;
+mod connections;
+mod error_pages;
 mod harness;
+mod hostile;
+mod http1;
+mod listen;
 mod process;
 mod real_site;
 mod samples;

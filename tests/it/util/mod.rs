@@ -20,7 +20,7 @@ mod peer;
 mod ports;
 pub mod server;
 
-pub use client::{Client, Response, get, request};
+pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;
 pub use peer::{Peer, Upstream};
 pub use ports::Reserved;

@@ -158,8 +158,11 @@ impl Server {
     }
 
     /// Settings for a start that differs from the usual.
+    ///
+    /// With `THALWEG_TEST_NGINX=1` in the environment it is nginx that is started: a test's expectations are held
+    /// against the reference that way. What a test says of Thalweg alone fails then.
     pub fn builder(text: &str) -> Builder {
-        Builder::new(Program::Thalweg, text)
+        Builder::new(if super::nginx::is_under_test() { Program::Nginx } else { Program::Thalweg }, text)
     }
 
     /// The port that `{port}` stands for.
