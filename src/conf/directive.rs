@@ -237,21 +237,20 @@ fn check_shape(arity: Arity, directive: &tree::Directive, name: &str) -> Result<
     if !arity.allows(directive.args().len()) {
         return refuse(format!("invalid number of arguments in \"{name}\" directive"));
     }
-    if arity.flag && !matches!(directive.args()[0].as_bytes().to_ascii_lowercase().as_slice(), b"on" | b"off") {
+    if arity.flag && !matches!(directive.args()[0].as_bytes().to_ascii_lowercase().as_slice(), b"on" | b"off")
+    {
         let word = &directive.args()[0];
-        let message =
-            format!("invalid value \"{}\" in \"{name}\" directive, it must be \"on\" or \"off\"", word.lossy());
+        let message = format!(
+            "invalid value \"{}\" in \"{name}\" directive, it must be \"on\" or \"off\"",
+            word.lossy()
+        );
         return Err(Complaint::new(message).at(word).into_diagnostic(directive));
     }
     Ok(())
 }
 
 /// Sets `slot` once: a second time in the same scope is nginx's `"x" directive is duplicate`.
-pub fn set_once<T>(
-    call: &Call,
-    slot: &mut Option<T>,
-    value: Result<T, Complaint>,
-) -> Result<(), Complaint> {
+pub fn set_once<T>(call: &Call, slot: &mut Option<T>, value: Result<T, Complaint>) -> Result<(), Complaint> {
     if slot.is_some() {
         return Err(Complaint::new(format!("\"{}\" directive is duplicate", call.name())));
     }

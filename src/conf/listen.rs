@@ -131,7 +131,8 @@ impl ListenDirective {
         let (text, parameters) =
             arguments.split_first().ok_or("invalid number of arguments in \"listen\" directive")?;
         let (host, first_port, last_port) = parse_address(text).map_err(|problem| {
-            let preposition = if problem == "no path" { "no path in the unix domain socket" } else { problem };
+            let preposition =
+                if problem == "no path" { "no path in the unix domain socket" } else { problem };
             format!("{preposition} in \"{text}\" of the \"listen\" directive")
         })?;
         let mut directive = Self {
@@ -446,7 +447,8 @@ impl ListenTable {
     pub fn sockets(&self) -> Vec<SocketPlan> {
         let mut wildcards = HashMap::new();
         let mut plans: Vec<SocketPlan> = Vec::new();
-        let covered_by_wildcard = |shared: &SharedAddress| !shared.socket.bind && !shared.address.is_wildcard();
+        let covered_by_wildcard =
+            |shared: &SharedAddress| !shared.socket.bind && !shared.address.is_wildcard();
         for (place, shared) in self.addresses.iter().enumerate() {
             if shared.address.is_wildcard() {
                 wildcards.insert(shared.address.port_and_family(), plans.len());
@@ -460,7 +462,9 @@ impl ListenTable {
                 others: Vec::new(),
             });
         }
-        for (place, shared) in self.addresses.iter().enumerate().filter(|(_, shared)| covered_by_wildcard(shared)) {
+        for (place, shared) in
+            self.addresses.iter().enumerate().filter(|(_, shared)| covered_by_wildcard(shared))
+        {
             let Some(&plan) = wildcards.get(&shared.address.port_and_family()) else { continue };
             if let ListenAddress::Inet(address) = shared.address {
                 plans[plan].others.push((address.ip(), place));

@@ -103,7 +103,9 @@ impl CpuAffinity {
             Self::Masks(masks) => masks.get(worker).or(masks.last())?.0.clone(),
             Self::Auto(mask) => {
                 let allowed: Vec<usize> = match mask {
-                    Some(mask) => mask.0.iter().copied().filter(|number| available.contains(number)).collect(),
+                    Some(mask) => {
+                        mask.0.iter().copied().filter(|number| available.contains(number)).collect()
+                    }
                     None => available.to_vec(),
                 };
                 vec![*allowed.get(worker.checked_rem(allowed.len())?)?]

@@ -31,7 +31,14 @@ const SCRATCH_LARGEST: usize = 64 * 1024;
 
 impl Env {
     /// An environment for one worker.
-    pub fn new(now: Now, dates: RenderedDates, logs: LogQueue, seed: u64, process: u32, hostname: &[u8]) -> Env {
+    pub fn new(
+        now: Now,
+        dates: RenderedDates,
+        logs: LogQueue,
+        seed: u64,
+        process: u32,
+        hostname: &[u8],
+    ) -> Env {
         Env {
             now,
             dates,

@@ -64,7 +64,9 @@ fn follow_page(exchange: &mut Exchange, context: &mut Context, page: &ErrorPage)
         Some(b'@') => redirect::find_named(exchange, context, &target),
         _ => {
             let status = match page.overwrite {
-                Some(status @ (Status(301) | Status(302) | Status(303) | Status(307) | Status(308))) => status,
+                Some(status @ (Status(301) | Status(302) | Status(303) | Status(307) | Status(308))) => {
+                    status
+                }
                 _ => Status::FOUND,
             };
             exchange.error_status = Some(status);
@@ -102,7 +104,6 @@ pub fn built_in(exchange: &mut Exchange, context: &mut Context, status: Status) 
     }
     Flow::Respond
 }
-
 
 /// nginx's own codes above 493 are shown as 400.
 fn shown_status(status: Status) -> Status {
@@ -172,7 +173,8 @@ fn render_page(exchange: &mut Exchange, context: &mut Context, page: PageText) -
     let core = &site.settings(exchange.location).core;
     let heading = if page.text.is_some() { "400 Bad Request" } else { page.title };
     let mut body = Vec::with_capacity(256);
-    for piece in ["<html>\r\n<head><title>", page.title, "</title></head>\r\n<body>\r\n<center><h1>", heading] {
+    for piece in ["<html>\r\n<head><title>", page.title, "</title></head>\r\n<body>\r\n<center><h1>", heading]
+    {
         body.extend_from_slice(piece.as_bytes());
     }
     body.extend_from_slice(b"</h1></center>\r\n");

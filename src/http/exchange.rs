@@ -259,13 +259,9 @@ impl Exchange {
         if self.head.fields.capacity() > KEPT_CAPACITY {
             self.head = RequestHead::default();
         }
-        for buffer in [
-            &mut self.uri,
-            &mut self.args,
-            &mut self.capture_subject,
-            &mut self.path,
-            &mut self.slot_text,
-        ] {
+        for buffer in
+            [&mut self.uri, &mut self.args, &mut self.capture_subject, &mut self.path, &mut self.slot_text]
+        {
             if buffer.capacity() > KEPT_CAPACITY {
                 *buffer = Vec::new();
             }

@@ -5,4 +5,10 @@
 mod util;
 
 mod harness;
+mod headers;
+mod locations;
+mod map;
 mod process;
+mod rewrite;
+mod variables;
+mod virtual_hosts;

@@ -103,7 +103,8 @@ fn parameters_are_read_and_those_of_the_socket_bind() {
     assert!(plain.default_server && !plain.socket.bind && !plain.socket_options_set);
     assert_eq!(plain.protocol, ProtocolOptions { ssl: true, http2: true, proxy_protocol: true });
 
-    let full = parse("80 backlog=5 rcvbuf=8k sndbuf=1m fastopen=3 deferred reuseport multipath ipv6only=off").unwrap();
+    let full = parse("80 backlog=5 rcvbuf=8k sndbuf=1m fastopen=3 deferred reuseport multipath ipv6only=off")
+        .unwrap();
     let options = &full.socket;
     assert!(options.bind && options.deferred && options.reuseport && options.multipath && options.dual_stack);
     assert_eq!((options.backlog, options.fastopen), (Some(5), Some(3)));

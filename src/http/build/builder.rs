@@ -84,8 +84,8 @@ impl Builder {
 
     /// Compiles a part of a word with variables.
     pub fn template_of(&mut self, text: &[u8], word: &Word) -> Result<Template, Complaint> {
-        let template =
-            Template::parse(text, &mut self.names).map_err(|error| Complaint::new(error.to_string()).at(word))?;
+        let template = Template::parse(text, &mut self.names)
+            .map_err(|error| Complaint::new(error.to_string()).at(word))?;
         self.note_mentions(word);
         Ok(template)
     }

@@ -110,7 +110,8 @@ fn location_head(scope: &mut Scope, call: &Call) -> Result<LocationHead, Complai
         };
         (&text[..length], &text[length..], call.arg(0))
     };
-    let mut head = LocationHead { kind: LocationKind::Prefix, name: name.into(), no_regex: false, regex: None };
+    let mut head =
+        LocationHead { kind: LocationKind::Prefix, name: name.into(), no_regex: false, regex: None };
     match modifier {
         b"" if name.starts_with(b"@") => head.kind = LocationKind::Named,
         b"" => {}
@@ -180,7 +181,13 @@ pub fn add_if_scope(scope: &mut Scope, call: &Call) -> LocationId {
     add_scope(scope, call, context, head, Reach::If)
 }
 
-fn add_scope(scope: &mut Scope, call: &Call, context: Context, head: LocationHead, reach: Reach) -> LocationId {
+fn add_scope(
+    scope: &mut Scope,
+    call: &Call,
+    context: Context,
+    head: LocationHead,
+    reach: Reach,
+) -> LocationId {
     let id = scope.builder.new_location();
     let (drafts, children) = scope.nested(context, head.clone(), call.block());
     scope.children.push(LocationDraft {

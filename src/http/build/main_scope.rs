@@ -145,11 +145,17 @@ static DIRECTIVES: &[Directive<MainScope>] = &[
         scope.main.daemon = is_on(call);
         Ok(())
     }),
-    main("master_process", Arity::FLAG, "on", "Whether a master watches over the server process.", |scope, call| {
-        scope.once(call)?;
-        scope.main.master_process = is_on(call);
-        Ok(())
-    }),
+    main(
+        "master_process",
+        Arity::FLAG,
+        "on",
+        "Whether a master watches over the server process.",
+        |scope, call| {
+            scope.once(call)?;
+            scope.main.master_process = is_on(call);
+            Ok(())
+        },
+    ),
     main("pid", ONE, "logs/nginx.pid", "The file with the master's process number.", |scope, call| {
         scope.once(call)?;
         scope.main.pid = text(call.arg(0))?.to_owned();
@@ -182,22 +188,46 @@ static DIRECTIVES: &[Directive<MainScope>] = &[
         Ok(())
     }),
     main("env", ONE, "TZ", "A variable of the environment to keep or set.", set_env),
-    main("error_log", Arity::at_least(1), "logs/error.log error", "Where errors are logged.", |scope, call| {
-        let error_log = log::main_error_log(&mut scope.builder, call)?;
-        scope.main.error_logs.push(error_log);
-        Ok(())
-    }),
+    main(
+        "error_log",
+        Arity::at_least(1),
+        "logs/error.log error",
+        "Where errors are logged.",
+        |scope, call| {
+            let error_log = log::main_error_log(&mut scope.builder, call)?;
+            scope.main.error_logs.push(error_log);
+            Ok(())
+        },
+    ),
     main("events", Arity::exactly(0).block(), "", "Settings of the event loops.", set_events),
     main("http", Arity::exactly(0).block(), "", "The HTTP server.", set_http),
     main("load_module", ONE, "", "Without meaning here: what is built is there.", without_meaning),
     main("debug_points", ONE, "", "Without meaning here.", without_meaning),
     main("lock_file", ONE, "", "Without meaning here: workers share no lock.", without_meaning),
-    main("pcre_jit", Arity::FLAG, "off", "Without meaning here: expressions are always compiled.", without_meaning),
+    main(
+        "pcre_jit",
+        Arity::FLAG,
+        "off",
+        "Without meaning here: expressions are always compiled.",
+        without_meaning,
+    ),
     main("quic_bpf", Arity::FLAG, "off", "Without meaning here.", without_meaning),
     main("ssl_engine", ONE, "", "Without meaning here: TLS has no engines.", without_meaning),
     main("ssl_object_cache_inheritable", Arity::FLAG, "on", "Without meaning here.", without_meaning),
-    main("thread_pool", Arity::between(2, 3), "", "Without meaning here: there is one pool.", without_meaning),
-    main("timer_resolution", ONE, "", "Without meaning here: the clock is read once a turn.", without_meaning),
+    main(
+        "thread_pool",
+        Arity::between(2, 3),
+        "",
+        "Without meaning here: there is one pool.",
+        without_meaning,
+    ),
+    main(
+        "timer_resolution",
+        ONE,
+        "",
+        "Without meaning here: the clock is read once a turn.",
+        without_meaning,
+    ),
     events("worker_connections", ONE, "512", "Connections that one worker may hold.", |scope, call| {
         scope.once(call)?;
         scope.main.worker_connections = u32::try_from(number(call)?).map_err(|_| invalid(call))?;
@@ -208,9 +238,21 @@ static DIRECTIVES: &[Directive<MainScope>] = &[
         scope.main.multi_accept = is_on(call);
         Ok(())
     }),
-    events("debug_connection", ONE, "", "Clients whose connections log at debug level.", set_debug_connection),
+    events(
+        "debug_connection",
+        ONE,
+        "",
+        "Clients whose connections log at debug level.",
+        set_debug_connection,
+    ),
     events("use", ONE, "epoll", "The event method; epoll is the only one.", set_use),
-    events("accept_mutex", Arity::FLAG, "off", "Without meaning: each worker has sockets of its own.", without_meaning),
+    events(
+        "accept_mutex",
+        Arity::FLAG,
+        "off",
+        "Without meaning: each worker has sockets of its own.",
+        without_meaning,
+    ),
     events("accept_mutex_delay", ONE, "500ms", "Without meaning here.", without_meaning),
     events("epoll_events", ONE, "512", "Without meaning here.", without_meaning),
     events("worker_aio_requests", ONE, "32", "Without meaning here.", without_meaning),

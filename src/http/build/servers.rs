@@ -10,8 +10,8 @@ use crate::http::modules::Drafts;
 use crate::http::server_names::ServerName;
 use crate::http::site::LocationId;
 
-use super::locations::{LocationDraft, LocationHead};
 use super::Scope;
+use super::locations::{LocationDraft, LocationHead};
 
 /// A `server` block as read.
 pub struct ServerDraft {

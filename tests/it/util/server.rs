@@ -140,6 +140,12 @@ pub struct Output {
     pub root: PathBuf,
 }
 
+/// Whether the tests ask our server. With `IT_SUBJECT=nginx` in the environment they ask nginx: what passes then too is
+/// nginx's behaviour.
+pub fn subject_is_ours() -> bool {
+    std::env::var_os("IT_SUBJECT").is_none_or(|subject| subject != "nginx")
+}
+
 /// A running server. Its whole process group is killed when it is dropped, also when the test itself is killed.
 pub struct Server {
     program: Program,
@@ -159,7 +165,7 @@ impl Server {
 
     /// Settings for a start that differs from the usual.
     pub fn builder(text: &str) -> Builder {
-        Builder::new(Program::Thalweg, text)
+        Builder::new(if subject_is_ours() { Program::Thalweg } else { Program::Nginx }, text)
     }
 
     /// The port that `{port}` stands for.
