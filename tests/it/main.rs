@@ -10,5 +10,6 @@ mod locations;
 mod map;
 mod process;
 mod rewrite;
+mod static_files;
 mod variables;
 mod virtual_hosts;

@@ -27,7 +27,7 @@ impl Parity {
             ignored: vec!["date".to_owned()],
             ignored_bodies: false,
             strict_order: false,
-            subject: Program::Thalweg,
+            subject: if super::server::subject_is_ours() { Program::Thalweg } else { Program::Nginx },
         }
     }
 
