@@ -2,9 +2,11 @@
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use thalweg::process::invocation::{Action, Invocation, Order};
+use thalweg::process::serve::{ServeAddress, ServeOptions, serve_configuration};
 
 /// An event-driven HTTP server for Linux that reads nginx.conf.
 #[derive(Debug, Parser)]
@@ -91,9 +93,15 @@ fn main() -> ExitCode {
         print_version(line.build);
         return ExitCode::SUCCESS;
     }
-    if let Some(Command::Serve(arguments)) = line.command {
-        eprintln!("thalweg: [emerg] \"serve\" is not built yet ({arguments:?})");
-        return ExitCode::FAILURE;
+    if let Some(Command::Serve(serve)) = &line.command {
+        return match serve_invocation(serve, arguments) {
+            Ok(Some(invocation)) => exit_code(thalweg::process::run(&invocation)),
+            Ok(None) => ExitCode::SUCCESS,
+            Err(problem) => {
+                eprintln!("thalweg: [emerg] {problem}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let action = match (line.signal, line.test || line.dump) {
         (_, true) => Action::Test { dump: line.dump },
@@ -110,11 +118,57 @@ fn main() -> ExitCode {
         configuration: line.configuration,
         error_log: line.error_log,
         directives: line.directives.unwrap_or_default(),
+        text: None,
         quiet: line.quiet,
         action,
         arguments,
     });
+    exit_code(status)
+}
+
+fn exit_code(status: i32) -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+/// The call that `thalweg serve` stands for; `None` if it was only to be printed.
+fn serve_invocation(
+    serve: &ServeArguments,
+    arguments: Vec<std::ffi::OsString>,
+) -> Result<Option<Invocation>, String> {
+    let port = std::env::var("PORT").ok();
+    let address = ServeAddress::choose(serve.listen.as_deref(), port.as_deref())?;
+    let folder = std::fs::canonicalize(&serve.folder)
+        .map_err(|error| format!("\"{}\" cannot be served ({error})", serve.folder.display()))?;
+    if !folder.is_dir() {
+        return Err(format!("\"{}\" is not a folder", folder.display()));
+    }
+    let url = address.url();
+    let private = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let pid_path = private.join(format!("thalweg-serve-{}.pid", std::process::id()));
+    let configuration = serve_configuration(&ServeOptions {
+        folder: folder.as_os_str().as_encoded_bytes().to_vec(),
+        address,
+        spa: serve.spa,
+        listing: !serve.no_listing,
+        pid_path: pid_path.into_os_string().into_encoded_bytes(),
+    });
+    if serve.print_config {
+        std::io::stdout().write_all(&configuration.text).map_err(|error| error.to_string())?;
+        return Ok(None);
+    }
+    if let Some(url) = url {
+        println!("thalweg serves {} at {url} (Ctrl-C ends it)", folder.display());
+    }
+    Ok(Some(Invocation {
+        prefix: Some(folder),
+        configuration: Some("thalweg-serve.conf".into()),
+        error_log: Some("stderr".to_owned()),
+        directives: String::new(),
+        text: Some(configuration.text),
+        quiet: false,
+        action: Action::Run,
+        arguments,
+    }))
 }
 
 /// nginx's `-?`.

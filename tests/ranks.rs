@@ -33,7 +33,9 @@ const OUTSIDE: &[&str] = &[
     "socket2",
     "signal_hook",
     "crossbeam_channel",
-    "fastrand",
+    // A generator made from a seed that is handed in is fine; one that seeds itself is not.
+    "fastrand::Rng::new",
+    "fastrand::u64",
     "std::fs",
     "std::thread",
     "std::process",
@@ -76,7 +78,9 @@ fn every_folder_uses_only_lower_ranks() {
         .collect();
     let mut breaches = Vec::new();
     for (path, text) in &texts {
-        let is_test = exempt.iter().any(|test: &PathBuf| source.join(path).starts_with(test));
+        // Tests that stand in a file of their own beside the code, by `#[path]`, end in `_tests.rs`.
+        let is_test = exempt.iter().any(|test: &PathBuf| source.join(path).starts_with(test))
+            || path.to_string_lossy().ends_with("_tests.rs");
         breaches.extend(check(path, text, is_test));
     }
     assert!(breaches.is_empty(), "{} breaches of the ranks:\n{}", breaches.len(), breaches.join("\n"));

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! It reads the port and the folder from the configuration's text and answers with the file named in the first request
-//! that a connection sends, so each scenario of one file works. Not meant for anything but measuring.
+//! that a connection sends, so each scenario of one file works (not the pipelined one: it answers once per read). Not meant for anything but measuring.
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};

@@ -8,7 +8,6 @@ epoll_wait (and one statx without open_file_cache, --no-file-cache).
 import argparse
 import importlib.util
 import os
-import re
 import shutil
 import signal
 import socket
@@ -23,17 +22,6 @@ specification = importlib.util.spec_from_file_location("run", HERE / "run.py")
 run = importlib.util.module_from_spec(specification)
 sys.dont_write_bytecode = True
 specification.loader.exec_module(run)
-
-
-def ask(connection, path):
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        answer += connection.recv(1 << 20)
-    head, _, body = answer.partition(b"\r\n\r\n")
-    left = int(re.search(rb"(?i)content-length: *(\d+)", head)[1]) - len(body)
-    while left > 0:
-        left -= len(connection.recv(left))
 
 
 def main():
@@ -53,8 +41,9 @@ def main():
         run.make_site(folder / "html")
         server = run.Server("server", options.binary, folder, folder / "html", "0", "")
         connection = socket.create_connection(("127.0.0.1", server.port), 5)
+        request = f"GET {options.path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         for _ in range(3):
-            ask(connection, options.path)
+            run.ask(connection, request)
         output = folder / "strace"
         processes = [argument for pid in server.processes() for argument in ("-p", str(pid))]
         tracer = subprocess.Popen(["strace", "-f", "-c", "-U", "calls,errors,name", "-o", str(output), *processes],
@@ -62,7 +51,7 @@ def main():
         tracer.stderr.readline()  # "Process N attached"
         time.sleep(0.5)
         for _ in range(options.requests):
-            ask(connection, options.path)
+            run.ask(connection, request)
         tracer.send_signal(signal.SIGINT)
         tracer.wait()
         print(f"{options.requests} requests for {options.path} on one connection:")

@@ -1,6 +1,7 @@
 //! Buffers, clock, timer wheel, tries, address sets, regular expressions: what every rank stands on.
 
 pub mod ascii;
+pub mod base64;
 pub mod cidr;
 pub mod clock;
 pub mod level;

@@ -193,22 +193,23 @@ pub trait Scope: Sized + 'static {
 pub fn walk<S: Scope>(scope: &mut S, block: &[tree::Directive]) {
     for directive in block {
         if let Err(diagnostic) = apply(scope, directive) {
-            scope.report(diagnostic);
+            scope.report(*diagnostic);
         }
     }
 }
 
-fn apply<S: Scope>(scope: &mut S, directive: &tree::Directive) -> Result<(), Diagnostic> {
+fn apply<S: Scope>(scope: &mut S, directive: &tree::Directive) -> Result<(), Box<Diagnostic>> {
     let name = directive.name().lossy();
     let table = scope.table();
     let candidates = table.by_name.get(&*name).map_or(&[][..], Vec::as_slice);
     let Some(entry) = candidates.iter().find(|entry| entry.contexts.contains(scope.context())) else {
         let built = table.by_name.values().flatten().map(|entry| (entry.name, entry.contexts));
         let refusal = known::complain(&name, directive.name().span, scope.context(), built);
-        return Err(refusal.within(directive.include));
+        return Err(Box::new(refusal.within(directive.include)));
     };
     check_shape(entry.arity, directive, &name)?;
-    (entry.set)(scope, &Call { directive }).map_err(|complaint| complaint.into_diagnostic(directive))
+    (entry.set)(scope, &Call { directive })
+        .map_err(|complaint| Box::new(complaint.into_diagnostic(directive)))
 }
 
 impl Complaint {
@@ -227,8 +228,8 @@ impl Complaint {
     }
 }
 
-fn check_shape(arity: Arity, directive: &tree::Directive, name: &str) -> Result<(), Diagnostic> {
-    let refuse = |message: String| Err(Complaint::new(message).into_diagnostic(directive));
+fn check_shape(arity: Arity, directive: &tree::Directive, name: &str) -> Result<(), Box<Diagnostic>> {
+    let refuse = |message: String| Err(Box::new(Complaint::new(message).into_diagnostic(directive)));
     match (arity.block, directive.block.is_some()) {
         (true, false) => return refuse(format!("directive \"{name}\" has no opening \"{{\"")),
         (false, true) => return refuse(format!("directive \"{name}\" is not terminated by \";\"")),
@@ -244,7 +245,7 @@ fn check_shape(arity: Arity, directive: &tree::Directive, name: &str) -> Result<
             "invalid value \"{}\" in \"{name}\" directive, it must be \"on\" or \"off\"",
             word.lossy()
         );
-        return Err(Complaint::new(message).at(word).into_diagnostic(directive));
+        return Err(Box::new(Complaint::new(message).at(word).into_diagnostic(directive)));
     }
     Ok(())
 }

@@ -496,6 +496,11 @@ pub struct SocketPlan {
 }
 
 impl SocketPlan {
+    /// A socket that leads to the first address of the table, as long as nothing more is known about it.
+    pub fn new(address: ListenAddress, options: SocketOptions) -> Self {
+        Self { address, options, own: 0, others: Vec::new() }
+    }
+
     /// True if the local address of a connection decides which servers it belongs to: only then it need be asked for.
     pub fn needs_local_address(&self) -> bool {
         !self.others.is_empty()

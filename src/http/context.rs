@@ -3,7 +3,48 @@
 use crate::base::clock::{Now, RenderedDates};
 use crate::base::log::LogQueue;
 
+use super::access_queue::AccessQueue;
+use super::exchange::ConnectionFacts;
 use super::site::Site;
+
+/// What only the system can tell, for the few variables that show it.
+pub trait SystemFacts {
+    /// Appends `path` with all symbolic links resolved (`$realpath_root`); else the number of the system's error. It
+    /// must not wait for a slow disk longer than a look-up takes.
+    fn real_path(&mut self, path: &[u8], out: &mut Vec<u8>) -> Result<(), i32>;
+
+    /// What the kernel measured on a connection (`$tcpinfo_*`); `None` for one that is not TCP.
+    fn tcp_info(&mut self, connection: &ConnectionFacts) -> Option<TcpInfo>;
+}
+
+/// Measures of a TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Smoothed round-trip time, in microseconds.
+    pub round_trip_us: u32,
+    /// Its variation, in microseconds.
+    pub round_trip_variation_us: u32,
+    /// Congestion window, in segments.
+    pub send_window: u32,
+    /// Space of the receive buffer, in bytes.
+    pub receive_space: u32,
+}
+
+/// A system that tells nothing: every path is missing, no connection is TCP.
+struct UnknownSystem;
+
+/// `ENOENT`, the same on every Linux.
+const NO_ENTRY: i32 = 2;
+
+impl SystemFacts for UnknownSystem {
+    fn real_path(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<(), i32> {
+        Err(NO_ENTRY)
+    }
+
+    fn tcp_info(&mut self, _: &ConnectionFacts) -> Option<TcpInfo> {
+        None
+    }
+}
 
 /// What a worker lends to every exchange: the clock, randomness, log queues, scratch memory. Owned by the worker,
 /// brought up to date once per loop turn.
@@ -14,6 +55,10 @@ pub struct Env {
     pub dates: RenderedDates,
     /// Lines on their way to the log sinks.
     pub logs: LogQueue,
+    /// Lines of access logs on their way to the log sinks.
+    pub access: AccessQueue,
+    /// What only the system can tell; the shell puts its own in.
+    pub system: Box<dyn SystemFacts>,
     /// Random numbers for identifiers and choices; not for secrets.
     pub random: fastrand::Rng,
     /// Process identifier (`$pid`).
@@ -43,11 +88,19 @@ impl Env {
             now,
             dates,
             logs,
+            access: AccessQueue::default(),
+            system: Box::new(UnknownSystem),
             random: fastrand::Rng::with_seed(seed),
             process,
             hostname: hostname.into(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Takes the time of a new loop turn.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        self.dates.update(now);
     }
 
     /// An empty buffer; hand it back with [`Env::give_back`].

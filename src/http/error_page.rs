@@ -12,6 +12,8 @@ use super::redirect;
 /// What a handler's status comes to.
 pub fn finish(exchange: &mut Exchange, context: &mut Context, status: Status) -> Flow {
     if status == Status::CLOSE {
+        // Nothing is sent, but the access log shows it.
+        exchange.error_status = Some(status);
         return Flow::Close;
     }
     exchange.error_status = Some(status);

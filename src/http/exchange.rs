@@ -8,13 +8,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::base::regex::Captures;
-use crate::message::{RequestHead, ResponseHead, Status, Version};
+use crate::message::{Fields, RequestHead, ResponseHead, Status, Version};
+use crate::proto::proxy_protocol::ProxyHeader;
 
 use super::body::Body;
 use super::context::{Context, Env};
 use super::file::Symlinks;
 use super::flow::{Answer, Step};
+use super::modules::LocationSettings;
 use super::modules::rewrite;
+use super::modules::static_files::Opened;
 use super::modules::try_files;
 use super::phases::{self, Stage};
 use super::site::{AddressId, Location, LocationId, ServerId, SiteHandle};
@@ -33,17 +36,6 @@ pub enum Endpoint {
     Unix(Box<[u8]>),
 }
 
-/// What the PROXY protocol said of a connection.
-#[derive(Clone, Debug, Default)]
-pub struct ProxyProtocol {
-    /// The client's address and port.
-    pub source: Option<SocketAddr>,
-    /// The address and port that it connected to.
-    pub destination: Option<SocketAddr>,
-    /// Type-length-values in order.
-    pub tlvs: Vec<(u8, Box<[u8]>)>,
-}
-
 /// What the engine knows of a client connection.
 #[derive(Clone, Debug)]
 pub struct ConnectionFacts {
@@ -58,7 +50,7 @@ pub struct ConnectionFacts {
     /// Our end.
     pub local: Endpoint,
     /// What the PROXY protocol said, if it was spoken.
-    pub proxy_protocol: Option<Rc<ProxyProtocol>>,
+    pub proxy_protocol: Option<Rc<ProxyHeader>>,
     /// Whether it is under TLS.
     pub secure: bool,
 }
@@ -114,6 +106,8 @@ pub struct Exchange {
     pub uri_is_original: bool,
     /// Whether `uri` was rewritten since the location was chosen, so that `alias` no longer fits it.
     pub uri_fits_location: bool,
+    /// Whether the URI goes behind the `alias` of a location with a regular expression (`try_files` found it there).
+    pub uri_extends_alias: bool,
     /// Whether an internal redirect brought the request here.
     pub internal: bool,
     /// How many more URI changes are allowed.
@@ -138,6 +132,12 @@ pub struct Exchange {
     pub root_length: u32,
     /// Which symbolic links in `path` are refused.
     pub symlinks: Symlinks,
+    /// A file that `index` opened on its way, for the handler that wants the same one.
+    pub opened: Opened,
+    /// How many variables of the configuration are being computed for one another.
+    pub variable_depth: u8,
+    /// The trailers that were sent.
+    pub sent_trailers: Fields,
     /// The request body, where one was read.
     pub request_body: RequestBody,
     /// The status that `error_page` keeps or sets; wins over the handler's.
@@ -186,6 +186,7 @@ impl Exchange {
             args: Vec::new(),
             uri_is_original: true,
             uri_fits_location: true,
+            uri_extends_alias: false,
             internal: false,
             uri_changes_left: MAX_URI_CHANGES + 1,
             method_is_get: false,
@@ -198,6 +199,9 @@ impl Exchange {
             path: Vec::new(),
             root_length: 0,
             symlinks: Symlinks::Follow,
+            opened: Opened::default(),
+            variable_depth: 0,
+            sent_trailers: Fields::default(),
             request_body: RequestBody::Unread,
             error_status: None,
             in_error_page: false,
@@ -228,6 +232,7 @@ impl Exchange {
         self.args.clear();
         self.uri_is_original = true;
         self.uri_fits_location = true;
+        self.uri_extends_alias = false;
         self.internal = false;
         self.uri_changes_left = MAX_URI_CHANGES + 1;
         self.method_is_get = false;
@@ -240,6 +245,9 @@ impl Exchange {
         self.path.clear();
         self.root_length = 0;
         self.symlinks = Symlinks::Follow;
+        self.opened.forget();
+        self.variable_depth = 0;
+        self.sent_trailers.clear();
         self.request_body = RequestBody::Unread;
         self.error_status = None;
         self.in_error_page = false;
@@ -269,7 +277,11 @@ impl Exchange {
         if self.response.fields.capacity() > KEPT_CAPACITY {
             self.response = ResponseHead::default();
         }
+        if self.sent_trailers.capacity() > KEPT_CAPACITY {
+            self.sent_trailers = Fields::default();
+        }
         self.body = Body::Empty;
+        self.opened.forget();
         self.request_body = RequestBody::Unread;
     }
 
@@ -305,6 +317,20 @@ impl Exchange {
     /// Whether the client asked for the head only.
     pub fn is_head(&self) -> bool {
         self.head.method == crate::message::Method::Head
+    }
+
+    /// Makes a recycled exchange one of this site and address, before a head is read into it.
+    pub fn rebase(&mut self, site: &SiteHandle, address: AddressId) {
+        if !self.site.is_same(site) {
+            self.site = site.clone();
+        }
+        self.address = address;
+        self.choose_default_server();
+    }
+
+    /// The settings of the scope that the request is in.
+    pub fn scope_settings(&self) -> &LocationSettings {
+        self.site.settings(self.location)
     }
 
     /// The method that handlers go by.

@@ -161,18 +161,28 @@ pub struct FileFailure {
 }
 
 impl FileFailure {
+    /// A listing that could not be made because the pool is full.
+    pub fn busy() -> FileFailure {
+        FileFailure { call: FileCall::OpenDirectory, errno: 11, reason: FailureReason::Busy }
+    }
+
     /// `open() "/x" failed (2: No such file or directory)`: the text of nginx's log line.
     pub fn describe<'a>(&'a self, path: &'a [u8]) -> impl fmt::Display + 'a {
         struct Line<'a>(&'a FileFailure, &'a [u8]);
         impl fmt::Display for Line<'_> {
             fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let error = std::io::Error::from_raw_os_error(self.0.errno).to_string();
-                let text = error.split(" (os error").next().unwrap_or(&error);
                 let path = String::from_utf8_lossy(self.1);
-                write!(out, "{} \"{path}\" failed ({}: {text})", self.0.call.name(), self.0.errno)
+                write!(out, "{} \"{path}\" failed ({})", self.0.call.name(), self.0.error_text())
             }
         }
         Line(self, path)
+    }
+
+    /// `2: No such file or directory`
+    pub fn error_text(&self) -> String {
+        let error = std::io::Error::from_raw_os_error(self.errno).to_string();
+        let text = error.split(" (os error").next().unwrap_or(&error);
+        format!("{}: {text}", self.errno)
     }
 }
 

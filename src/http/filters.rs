@@ -3,13 +3,15 @@
 //! 1. `conditional`: If-Modified-Since, If-None-Match and their like, before anything that a 304 must not pay for; it
 //!    needs Last-Modified and ETag as the handler set them.
 //! 2. `headers`: `add_header` and `expires`, which go by the status that the client will see (304 included).
-//! 3. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 3. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
+//! 4. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 5. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
 use crate::message::Status;
 
 use super::context::Context;
 use super::exchange::Exchange;
-use super::modules::{conditional, headers, ranges};
+use super::modules::{conditional, headers, ranges, spa};
 
 /// Runs them all; a status replaces the response (412, 416).
 pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
@@ -18,9 +20,17 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.reason = None;
     }
     set_server(exchange, context);
-    conditional::filter(exchange, context)
-        .or_else(|| headers::filter(exchange, context))
-        .or_else(|| ranges::filter(exchange, context))
+    if let Some(status) =
+        conditional::filter(exchange, context).or_else(|| headers::filter(exchange, context))
+    {
+        // What was set for the 200 (Content-Encoding, Vary) does not belong to the 412 that replaces it.
+        exchange.response.fields.clear_lines();
+        return Some(status);
+    }
+    spa::filter(exchange, context);
+    let status = ranges::filter(exchange, context);
+    headers::make_room_for_trailers(exchange, context);
+    status
 }
 
 /// `Server`, as `server_tokens` says.

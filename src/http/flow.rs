@@ -2,7 +2,7 @@
 
 use crate::message::Status;
 
-use super::file::{DirectoryEntry, FileAnswer, Want};
+use super::file::{DirectoryListing, FileAnswer, FileFailure, Want};
 use super::site::LocationId;
 
 /// What a phase's handler decided.
@@ -40,8 +40,8 @@ pub enum Need {
 pub enum Answer {
     /// For [`Need::File`].
     File(FileAnswer),
-    /// For [`Need::Directory`]: the entries, or the number of the system's error.
-    Directory(Result<Vec<DirectoryEntry>, i32>),
+    /// For [`Need::Directory`].
+    Directory(Result<DirectoryListing, FileFailure>),
     /// For [`Need::RequestBody`]: it is in [`super::exchange::Exchange::request_body`], or the status to refuse with.
     RequestBody(Result<(), Status>),
 }

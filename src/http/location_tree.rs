@@ -287,8 +287,8 @@ mod tests {
         match spec.split_once(' ') {
             Some(("=", name)) => LocationPattern::Exact(name.into()),
             Some(("^~", name)) => LocationPattern::PreferredPrefix(name.into()),
-            Some(("~", regex)) => LocationPattern::Regex(Regex::new(regex, false).unwrap()),
-            Some(("~*", regex)) => LocationPattern::Regex(Regex::new(regex, true).unwrap()),
+            Some(("~", regex)) => LocationPattern::Regex(Arc::new(Regex::new(regex, false).unwrap())),
+            Some(("~*", regex)) => LocationPattern::Regex(Arc::new(Regex::new(regex, true).unwrap())),
             _ => LocationPattern::Prefix(spec.into()),
         }
     }
@@ -493,7 +493,7 @@ mod tests {
                     0 => LocationPattern::Exact(name),
                     1 => LocationPattern::Prefix(name),
                     2 => LocationPattern::PreferredPrefix(name),
-                    _ => LocationPattern::Regex(Regex::new(name, false).unwrap()),
+                    _ => LocationPattern::Regex(Arc::new(Regex::new(name, false).unwrap())),
                 };
                 Location { pattern, target, auto_redirect: *auto_redirect && kept[target].1.ends_with('/'), children: Vec::new() }
             });

@@ -4,6 +4,7 @@
 //! in [`modules`].
 
 pub mod access_log;
+pub mod access_queue;
 pub mod body;
 pub mod build;
 pub mod context;
@@ -19,8 +20,12 @@ pub mod mime;
 pub mod modules;
 pub mod paths;
 pub mod phases;
+#[cfg(test)]
+mod probe;
 pub mod redirect;
 pub mod server_names;
 pub mod settings;
 pub mod site;
+#[cfg(test)]
+pub mod testing;
 pub mod variables;

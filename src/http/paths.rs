@@ -26,29 +26,38 @@ impl Exchange {
     pub fn map_to_path(&mut self, uri: &[u8], context: &mut Context) -> Result<(), Status> {
         let site = context.site;
         let location = site.location(self.location);
+        let rest = if !location.settings.core.root.is_alias {
+            uri
+        } else if location.kind == LocationKind::Regex {
+            if self.uri_extends_alias { uri } else { b"" }
+        } else {
+            uri.get(location.name.len()..).unwrap_or(b"")
+        };
+        self.map_beneath_root(rest, context)
+    }
+
+    /// The same for what is to stand behind `root` or `alias` as it is.
+    pub fn map_beneath_root(&mut self, rest: &[u8], context: &mut Context) -> Result<(), Status> {
+        let site = context.site;
+        let location = site.location(self.location);
         let core = &location.settings.core;
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         self.render(&core.root.template, context, &mut path);
-        let rest: &[u8] = if !core.root.is_alias {
+        if !core.root.is_alias {
             strip_trailing_slash(&mut path, core.root.template.as_literal().is_none());
-            uri
-        } else if location.kind == LocationKind::Regex {
-            b""
         } else if !self.uri_fits_location {
             self.path = path;
             self.log(
                 context,
-                Level::Error,
+                Level::Alert,
                 format_args!(
                     "\"alias\" cannot be used in location \"{}\" where URI was rewritten",
                     String::from_utf8_lossy(&location.name)
                 ),
             );
             return Err(Status::INTERNAL_SERVER_ERROR);
-        } else {
-            uri.get(location.name.len()..).unwrap_or(b"")
-        };
+        }
         if !core.root.is_absolute && !path.starts_with(b"/") {
             path.splice(0..0, core.root.prefix.iter().copied());
         }

@@ -52,13 +52,15 @@ pub enum Stage {
 pub type Handler = fn(&mut Exchange, &mut Context, Option<Answer>) -> Flow;
 
 /// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply):
-/// `spa` decides for whole sites; a folder's index files come before its listing, because a listing is what is left
-/// when there is none; compressed siblings before the file itself.
+/// `spa` first, because a page that is no folder must not reach the handlers of folders, and again behind them; a
+/// folder's index files come before its listing, because a listing is what is left when there is none; compressed
+/// siblings before the file itself.
 const CONTENT: &[Handler] = &[
     spa::handle,
     modules::random_index::handle,
     modules::index::handle,
     modules::autoindex::handle,
+    spa::handle_bare_folder,
     modules::precompressed::handle,
     modules::static_files::handle,
 ];
@@ -151,7 +153,9 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = take_target(exchange, context) {
         return Flow::Status(status);
     }
-    choose_server(exchange, context);
+    if let Err(status) = choose_server(exchange, context) {
+        return Flow::Status(status);
+    }
     if exchange.head.method == crate::message::Method::Connect {
         exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
         return Flow::Status(Status::METHOD_NOT_ALLOWED);
@@ -177,21 +181,20 @@ fn take_target(exchange: &mut Exchange, context: &mut Context) -> Result<(), Sta
     Ok(())
 }
 
-/// Looks the server of the request's host up.
-fn choose_server(exchange: &mut Exchange, context: &mut Context) {
+/// Looks the server of the request's host up; a request without one is that of the server named `""`.
+fn choose_server(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
     let address = &context.site.addresses[exchange.address.0 as usize];
     if let Some(names) = &address.names
-        && !exchange.host().is_empty()
-        && let Some(server) = exchange.find_server(context, names)
+        && let Some(server) = exchange.find_server(context, names)?
     {
         exchange.server = server;
         exchange.location = context.site.server(server).root;
     }
+    Ok(())
 }
 
 /// Chooses the location for the URI as it is now.
 fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
-    exchange.uri_fits_location = true;
     let server = context.site.server(exchange.server);
     match server.locations.find(&exchange.uri, &mut exchange.captures) {
         Ok(Lookup::Found(location)) => {

@@ -25,6 +25,8 @@ pub fn internal(exchange: &mut Exchange, context: &mut Context) -> Result<(), St
     }
     exchange.internal = true;
     exchange.uri_is_original = false;
+    exchange.uri_fits_location = true;
+    exchange.uri_extends_alias = false;
     exchange.content_step = 0;
     exchange.location = context.site.server(exchange.server).root;
     exchange.rewriting.begin();
@@ -47,7 +49,7 @@ pub fn named(exchange: &mut Exchange, context: &mut Context, location: LocationI
     }
     exchange.internal = true;
     exchange.content_step = 0;
-    exchange.uri_fits_location = true;
+    exchange.uri_extends_alias = false;
     phases::enter(exchange, context, location);
     exchange.rewriting.begin();
     exchange.stage = Stage::Rewrite;

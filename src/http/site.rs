@@ -5,11 +5,14 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::base::cidr::AddressSet;
+use crate::base::log::ErrorTargets;
 use crate::conf::listen::ListenTable;
 use crate::conf::log_list::LogList;
 use crate::conf::main_settings::MainSettings;
 use crate::conf::template::VariableId;
 
+use super::access_log::AccessLogs;
 use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
@@ -44,6 +47,12 @@ pub struct Site {
     pub variables: Variables,
     /// Every log that the settings name.
     pub logs: LogList,
+    /// `error_log` of the main context, for scopes without one and for what belongs to no request.
+    pub error_log: ErrorTargets,
+    /// The access log of scopes without one.
+    pub access_log: AccessLogs,
+    /// `debug_connection`: clients whose lines every error log takes.
+    pub debug_connections: AddressSet,
 }
 
 /// One address of `listen` and the servers behind it.
@@ -113,17 +122,20 @@ pub struct LimitExcept {
 /// A worker's handle on a site. Cloning it touches no memory that other workers write, so that a request can hold the
 /// site that it started with at no cost.
 #[derive(Clone)]
-pub struct SiteHandle(Rc<Arc<Site>>);
+pub struct SiteHandle(Rc<Shared>);
+
+/// The workers' common reference; each worker counts its own references to it.
+struct Shared(Arc<Site>);
 
 impl SiteHandle {
     /// A handle for one worker.
     pub fn new(site: Arc<Site>) -> SiteHandle {
-        SiteHandle(Rc::new(site))
+        SiteHandle(Rc::new(Shared(site)))
     }
 
     /// Whether two handles are on the same site.
     pub fn is_same(&self, other: &SiteHandle) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.0.0, &other.0.0)
     }
 }
 
@@ -131,7 +143,7 @@ impl Deref for SiteHandle {
     type Target = Site;
 
     fn deref(&self) -> &Site {
-        &self.0
+        &self.0.0
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::level::Level;
 use crate::conf::template::{Part, Template, VariableId};
 
 use super::context::Context;
@@ -72,6 +73,9 @@ pub trait Compute: Send + Sync {
     fn compute(&self, exchange: &mut Exchange, context: &mut Context, out: &mut Vec<u8>) -> bool;
 }
 
+/// How deep variables of the configuration may need one another; more is a cycle (nginx's bound).
+const MAX_VARIABLE_DEPTH: u8 = 100;
+
 /// Where a variable's value comes from.
 pub enum Source {
     /// A built-in variable; with the slot that keeps its first value, if it is to be kept.
@@ -130,20 +134,37 @@ impl Exchange {
             Source::Assigned(slot) => match self.kept(*slot) {
                 Kept::Unset => {
                     self.warn_uninitialized(context, &variable.name);
+                    self.keep(*slot, Some(b""));
                     true
                 }
                 kept => self.append_kept(kept, out),
             },
-            Source::Computed(compute, None) => compute.compute(self, context, out),
-            Source::Builtin(get, Some(slot)) => {
-                self.remember(*slot, context, out, |exchange, context, out| get(exchange, context, out))
-            }
+            Source::Computed(compute, None) => self.compute(&**compute, &variable.name, context, out),
+            Source::Builtin(get, Some(slot)) => self.remember(*slot, context, out, get),
             Source::Computed(compute, Some(slot)) => {
                 self.remember(*slot, context, out, |exchange, context, out| {
-                    compute.compute(exchange, context, out)
+                    exchange.compute(&**compute, &variable.name, context, out)
                 })
             }
         }
+    }
+
+    /// Computes a value that the configuration defines; one that needs itself has none.
+    fn compute(
+        &mut self,
+        compute: &dyn Compute,
+        name: &str,
+        context: &mut Context,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        if self.variable_depth >= MAX_VARIABLE_DEPTH {
+            self.log(context, Level::Error, format_args!("cycle while evaluating variable \"{name}\""));
+            return false;
+        }
+        self.variable_depth += 1;
+        let found = compute.compute(self, context, out);
+        self.variable_depth -= 1;
+        found
     }
 
     /// Gives the kept value of a slot, or computes and keeps it.

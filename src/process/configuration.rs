@@ -1,13 +1,17 @@
 //! From text to a site, and the text that is kept so that a server process can start again from what runs.
 
 use super::invocation::Paths;
-use crate::conf::files::{FileError, Files, MAX_FILE_SIZE, MemoryFiles};
-use crate::conf::glob;
-use crate::http::site::{Site, SiteErrors, SiteInput, build_site};
+use crate::conf::diagnostics::{Diagnostics, Severity};
+use crate::conf::files::MemoryFiles;
+use crate::conf::log_list::LogList;
+use crate::conf::render::{self, Style};
+use crate::conf::source::{Origin, SourceMap};
+use crate::http::build::{BuildOptions, Built, build};
+use crate::http::site::Site;
+use crate::server::config_files::ConfigFiles;
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::IsTerminal;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::Path;
 
 /// Every file that a configuration was read from, by its path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,10 +19,42 @@ pub struct KeptText {
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// A site with the text that it was built from.
+/// A site with the text that it was built from, and what is to be said about it.
 pub struct Loaded {
     pub site: Site,
     pub text: KeptText,
+    pub sources: SourceMap,
+    pub diagnostics: Diagnostics,
+}
+
+/// Why a site could not be built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SiteErrors {
+    /// One line each, in nginx's form without the level: `unknown directive "foo" in /path/file:12`.
+    pub lines: Vec<String>,
+    /// The same at length, for a terminal.
+    pub rendered: String,
+}
+
+impl Loaded {
+    /// Warnings and the like, for the terminal.
+    pub fn remarks(&self) -> String {
+        render::render(&self.diagnostics, &self.sources, style())
+    }
+
+    /// Warnings, a line each, for the error log.
+    pub fn warnings(&self) -> Vec<String> {
+        self.diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Warning)
+            .map(|diagnostic| render::sentence(diagnostic, &self.sources))
+            .collect()
+    }
+}
+
+/// Rich with colours on a terminal, rich without elsewhere.
+fn style() -> Style {
+    Style { colour: std::io::stderr().is_terminal(), ..Style::rich() }
 }
 
 /// How host names of the configuration are treated.
@@ -36,14 +72,26 @@ pub struct Source {
     pub paths: Paths,
     /// The argument of `-g`.
     pub directives: String,
+    /// Text in place of the file (`thalweg serve`).
+    pub text: Option<Vec<u8>>,
 }
 
 impl Source {
-    /// Reads it from disk.
-    pub fn load(&self, names: Names) -> Result<Loaded, SiteErrors> {
-        let mut files = Recorder { text: KeptText::default() };
-        let site = self.build(&mut files, names)?;
-        Ok(Loaded { site, text: files.text })
+    /// Reads it from disk. `before` are the logs of the configuration that it replaces.
+    pub fn load(&self, names: Names, before: Option<&LogList>) -> Result<Loaded, SiteErrors> {
+        let built = match &self.text {
+            None => self.build(&mut ConfigFiles, names, before),
+            Some(text) => {
+                let path = self.paths.configuration.to_string_lossy();
+                let mut files = MemoryFiles::new().with(path, text.clone());
+                self.build(&mut files, names, before)
+            }
+        };
+        let Built { site, diagnostics, sources } = built;
+        let Some(site) = site else { return Err(errors(&diagnostics, &sources)) };
+        let from_files = sources.iter().filter(|source| source.origin != Origin::CommandLine);
+        let files = from_files.map(|source| (source.path.clone(), source.text.to_vec())).collect();
+        Ok(Loaded { site, text: KeptText { files }, sources, diagnostics })
     }
 
     /// Builds the site from text that was kept.
@@ -52,105 +100,46 @@ impl Source {
         for (path, text) in &text.files {
             files.insert(path.clone(), text.clone());
         }
-        self.build(&mut files, Names::LookUp)
+        let built = self.build(&mut files, Names::LookUp, None);
+        built.site.ok_or_else(|| errors(&built.diagnostics, &built.sources))
     }
 
-    fn build(&self, files: &mut dyn Files, names: Names) -> Result<Site, SiteErrors> {
-        let path = self.paths.configuration.to_string_lossy();
-        let mut resolve = |name: &str| resolve(name);
-        build_site(SiteInput {
-            path: &path,
-            directives: &self.directives,
+    fn build(
+        &self,
+        files: &mut dyn crate::conf::files::Files,
+        names: Names,
+        before: Option<&LogList>,
+    ) -> Built {
+        let prefix = format!("{}/", self.paths.prefix.to_string_lossy().trim_end_matches('/'));
+        build(
             files,
-            resolve: match names {
-                Names::LookUp => Some(&mut resolve),
-                Names::Ignore => None,
+            &BuildOptions {
+                path: &self.paths.configuration.to_string_lossy(),
+                prefix: &prefix,
+                command_line: &self.directives,
+                error_log: &self.paths.error_log,
+                hostname: rustix::system::uname().nodename().to_bytes(),
+                privileged: rustix::process::geteuid().is_root(),
+                resolve: match names {
+                    Names::LookUp => Some(resolve),
+                    Names::Ignore => None,
+                },
+                previous_logs: before,
             },
-        })
+        )
     }
+}
+
+fn errors(diagnostics: &Diagnostics, sources: &SourceMap) -> SiteErrors {
+    let lines = diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == Severity::Error)
+        .map(|diagnostic| render::sentence(diagnostic, sources))
+        .collect();
+    SiteErrors { lines, rendered: render::render(diagnostics, sources, style()) }
 }
 
 /// Asks the system's resolver.
 fn resolve(name: &str) -> Vec<IpAddr> {
     (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect()).unwrap_or_default()
-}
-
-/// Files on disk, all of which are remembered.
-struct Recorder {
-    text: KeptText,
-}
-
-impl Files for Recorder {
-    fn read(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
-        let file = std::fs::File::open(path).map_err(|error| file_error("open", &error))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(file_error("pread", &io::Error::from_raw_os_error(libc::EISDIR)));
-        }
-        let mut text = Vec::new();
-        let limit = MAX_FILE_SIZE as u64 + 1;
-        file.take(limit).read_to_end(&mut text).map_err(|error| file_error("pread", &error))?;
-        if text.len() > MAX_FILE_SIZE {
-            return Err(FileError::too_large());
-        }
-        self.text.files.insert(path.to_owned(), text.clone());
-        Ok(text)
-    }
-
-    fn glob(&mut self, pattern: &str) -> Result<Vec<String>, FileError> {
-        let start = if pattern.starts_with('/') { "/" } else { "" };
-        let mut found = vec![start.to_owned()];
-        for segment in pattern.split('/').filter(|segment| !segment.is_empty()) {
-            found = found.iter().flat_map(|folder| matches_in(folder, segment)).collect();
-        }
-        found.sort();
-        Ok(found)
-    }
-}
-
-/// The entries of a folder (written with its final slash, or empty) that a segment of a pattern names.
-fn matches_in(folder: &str, segment: &str) -> Vec<String> {
-    let separator = if folder.is_empty() || folder.ends_with('/') { "" } else { "/" };
-    if !glob::is_pattern(segment) {
-        let path = format!("{folder}{separator}{segment}");
-        return if Path::new(&path).exists() { vec![path] } else { Vec::new() };
-    }
-    let Ok(entries) = std::fs::read_dir(if folder.is_empty() { "." } else { folder }) else {
-        return Vec::new();
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names
-        .filter(|name| glob::matches_name(segment, name))
-        .map(|name| format!("{folder}{separator}{name}"))
-        .collect()
-}
-
-fn file_error(call: &'static str, error: &io::Error) -> FileError {
-    let number = error.raw_os_error().unwrap_or(libc::EIO);
-    let text = error.to_string();
-    let reason = text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_owned();
-    FileError { call, number, reason }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_find_files_and_what_was_read_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_str().unwrap();
-        for name in ["b/x.conf", "a/y.conf", "a/x.conf", "a/.hidden.conf", "a/x.txt"] {
-            let path = folder.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, name).unwrap();
-        }
-        let mut files = Recorder { text: KeptText::default() };
-        let found = files.glob(&format!("{root}/*/*.conf")).unwrap();
-        assert_eq!(found, ["a/x.conf", "a/y.conf", "b/x.conf"].map(|name| format!("{root}/{name}")));
-        assert!(files.glob(&format!("{root}/c/*.conf")).unwrap().is_empty());
-        assert_eq!(files.read(&found[0]).unwrap(), b"a/x.conf");
-        assert_eq!(files.text.files.keys().collect::<Vec<_>>(), [&found[0]]);
-        assert_eq!(files.read(&format!("{root}/none")).unwrap_err(), FileError::not_found());
-        assert_eq!(files.read(root).unwrap_err().reason, "Is a directory");
-    }
 }

@@ -47,6 +47,8 @@ pub struct Invocation {
     pub error_log: Option<String>,
     /// `-g`.
     pub directives: String,
+    /// Configuration text in place of a file.
+    pub text: Option<Vec<u8>>,
     /// `-q`: a test says only what is wrong.
     pub quiet: bool,
     pub action: Action,
@@ -98,6 +100,7 @@ mod tests {
             configuration: None,
             error_log: None,
             directives: String::new(),
+            text: None,
             quiet: false,
             action: Action::Run,
             arguments: Vec::new(),

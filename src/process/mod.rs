@@ -11,17 +11,17 @@ pub mod invocation;
 pub mod limits;
 pub mod master;
 pub mod pid_file;
+pub mod serve;
 pub mod server_process;
 pub mod signals;
 pub mod startup_log;
 pub mod upgrade;
 
 use crate::base::level::Level;
-use crate::http::site::SiteErrors;
 use crate::server::listeners::{ListenerSet, describe};
 use crate::server::sys;
 use channel::KeptState;
-use configuration::{Loaded, Names, Source};
+use configuration::{Loaded, Names, SiteErrors, Source};
 use daemon::Side;
 use invocation::{Action, Invocation, Order, Paths};
 use pid_file::PidFile;
@@ -45,7 +45,7 @@ pub fn run(invocation: &Invocation) -> i32 {
         }
     };
     let paths = Paths::new(invocation, &current_folder);
-    let source = Source { paths, directives: invocation.directives.clone() };
+    let source = Source { paths, directives: invocation.directives.clone(), text: invocation.text.clone() };
     match invocation.action {
         Action::Test { dump } => test(&source, dump, invocation.quiet),
         Action::Signal(order) => signal(&source, order),
@@ -68,7 +68,7 @@ pub fn run(invocation: &Invocation) -> i32 {
 /// `-t` and `-T`. Needs no rights, no resolver, and writes no file.
 fn test(source: &Source, dump: bool, quiet: bool) -> i32 {
     let shown = source.paths.configuration.display();
-    let loaded = source.load(Names::Ignore).and_then(|loaded| {
+    let loaded = source.load(Names::Ignore, None).and_then(|loaded| {
         limits::identity(loaded.site.main.user.as_ref()).map_err(|line| SiteErrors {
             rendered: format!("thalweg: [emerg] {line}\n"),
             lines: vec![line],
@@ -76,12 +76,13 @@ fn test(source: &Source, dump: bool, quiet: bool) -> i32 {
         Ok(loaded)
     });
     match loaded {
-        Ok(Loaded { text, .. }) => {
+        Ok(loaded) => {
+            eprint!("{}", loaded.remarks());
             if !quiet {
                 eprintln!("thalweg: the configuration file {shown} syntax is ok");
                 eprintln!("thalweg: configuration file {shown} test is successful");
             }
-            if dump && let Err(error) = write_dump(&text) {
+            if dump && let Err(error) = write_dump(&loaded) {
                 eprintln!("thalweg: [emerg] write() to standard output failed ({})", describe(&error));
                 return 1;
             }
@@ -96,19 +97,15 @@ fn test(source: &Source, dump: bool, quiet: bool) -> i32 {
 }
 
 /// Every file with its marker, as nginx writes it.
-fn write_dump(text: &configuration::KeptText) -> std::io::Result<()> {
+fn write_dump(loaded: &Loaded) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
-    for (path, text) in &text.files {
-        writeln!(out, "# configuration file {path}:")?;
-        out.write_all(text)?;
-        writeln!(out)?;
-    }
+    crate::conf::dump::dump(&loaded.sources, &mut out)?;
     out.flush()
 }
 
 /// `-s`. The configuration is read for the name of the pid file.
 fn signal(source: &Source, order: Order) -> i32 {
-    let loaded = match source.load(Names::Ignore) {
+    let loaded = match source.load(Names::Ignore, None) {
         Ok(loaded) => loaded,
         Err(errors) => {
             eprint!("{}", errors.rendered);
@@ -132,7 +129,7 @@ fn start(
     log: &mut StartupLog,
 ) -> Result<i32, Vec<String>> {
     let one = |problem: String| vec![problem];
-    let Loaded { site, text } = match source.load(Names::LookUp) {
+    let loaded = match source.load(Names::LookUp, None) {
         Ok(loaded) => loaded,
         Err(errors) => {
             // At length on the terminal, in lines for the log.
@@ -142,7 +139,15 @@ fn start(
             return Err(errors.lines);
         }
     };
+    eprint!("{}", loaded.remarks());
+    let warnings = loaded.warnings();
+    let Loaded { site, text, .. } = loaded;
     log.open(&source.paths, &site.main.error_logs).map_err(one)?;
+    log.leave_terminal_to(|log| {
+        for warning in &warnings {
+            log.write(Level::Warn, warning);
+        }
+    });
     limits::identity(site.main.user.as_ref()).map_err(one)?;
     if site.main.user.is_some() && !rustix::process::geteuid().is_root() {
         log.write(

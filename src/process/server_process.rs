@@ -9,6 +9,7 @@ use crate::base::level::Level;
 use crate::conf::main_settings::MainSettings;
 use crate::http::site::Site;
 use crate::server::listeners::ListenerSet;
+use crate::server::logs::{LogOpenError, LogOwner, OpenLogs};
 use crate::server::runtime::{Runtime, available_processors};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,7 @@ struct ServerProcess {
     source: Source,
     site: Arc<Site>,
     runtime: Runtime,
+    logs: Arc<OpenLogs>,
     log: StartupLog,
     master: Option<ServerEnd>,
     signals: Signals,
@@ -73,17 +75,21 @@ impl ServerProcess {
             .and_then(|listeners| Ok((listeners, limits::thread_settings(main)?)));
         drop(listeners);
         let site = Arc::new(site);
-        let runtime = started
-            .and_then(|(listeners, threads)| Runtime::start(Arc::clone(&site), listeners, threads, workers));
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
+        let runtime = started.and_then(|(listeners, threads)| {
+            let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
+            let logs = Arc::new(logs);
+            let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
+            Ok((runtime, logs))
+        });
+        let (runtime, logs) = match runtime {
+            Ok(started) => started,
             Err(problem) => return Err((log, problem)),
         };
         limits::allow_core_files(&site.main);
         if let Some(master) = &master {
             let _ = master.ready();
         }
-        Ok(Self { source, site, runtime, log, master, signals, give_up: None })
+        Ok(Self { source, site, runtime, logs, log, master, signals, give_up: None })
     }
 
     fn serve(&mut self) -> i32 {
@@ -137,7 +143,14 @@ impl ServerProcess {
             }
             Request::ReopenLogs => {
                 self.log.reopen();
-                self.runtime.reopen_logs();
+                let owner = limits::identity(self.site.main.user.as_ref()).ok().flatten();
+                let owner = owner.map(|identity| LogOwner { user: identity.user, group: identity.group });
+                let (logs, errors) = self.logs.reopen(owner);
+                for problem in texts(&errors) {
+                    self.log.write(Level::Emerg, &problem);
+                }
+                self.logs = Arc::new(logs);
+                self.runtime.reopen_logs(Arc::clone(&self.logs));
             }
         }
     }
@@ -154,12 +167,16 @@ impl ServerProcess {
 
     /// Replaces what is served, or changes nothing and says why.
     fn reload(&mut self) -> Result<(), Vec<String>> {
-        let loaded = self.source.load(Names::LookUp).map_err(|errors| errors.lines)?;
+        let loaded = self.source.load(Names::LookUp, Some(&self.site.logs)).map_err(|errors| errors.lines)?;
+        for warning in loaded.warnings() {
+            self.log.write(Level::Warn, &warning);
+        }
         let (site, text) = (loaded.site, loaded.text);
         let one = |problem: String| vec![problem];
         let threads = limits::thread_settings(&site.main).map_err(one)?;
         let mut log = StartupLog::silent();
         log.open(&self.source.paths, &site.main.error_logs).map_err(one)?;
+        let logs = OpenLogs::open(&site.logs, Some(&self.logs)).map_err(|errors| texts(&errors))?;
         let workers = worker_count(&site.main);
         // The lines were logged, the error is the last of them.
         let listeners = self
@@ -175,7 +192,15 @@ impl ServerProcess {
         self.tell_master(text, &site, &listeners);
         limits::apply_limits(&site.main, &self.log);
         self.site = Arc::new(site);
-        let changed = self.runtime.reconfigure(Arc::clone(&self.site), listeners, threads, workers, deadline);
+        self.logs = Arc::new(logs);
+        let changed = self.runtime.reconfigure(
+            Arc::clone(&self.site),
+            listeners,
+            threads,
+            workers,
+            Arc::clone(&self.logs),
+            deadline,
+        );
         limits::allow_core_files(&self.site.main);
         for path in gone {
             let _ = std::fs::remove_file(path);
@@ -195,6 +220,11 @@ impl ServerProcess {
             self.log.write(Level::Alert, &format!("the master could not be told of the reload ({reason})"));
         }
     }
+}
+
+/// The messages of logs that could not be opened.
+fn texts(errors: &[LogOpenError]) -> Vec<String> {
+    errors.iter().map(|error| error.text.clone()).collect()
 }
 
 /// How many workers a configuration asks for on this machine.

@@ -88,6 +88,13 @@ impl StartupLog {
         self.on_terminal = false;
     }
 
+    /// Lets `act` write to the files only: what it says was said on the terminal in another form.
+    pub fn leave_terminal_to(&mut self, act: impl FnOnce(&mut StartupLog)) {
+        let on_terminal = std::mem::replace(&mut self.on_terminal, false);
+        act(self);
+        self.on_terminal = on_terminal;
+    }
+
     /// The file that standard error of a process without a terminal is best connected with.
     pub fn first_file(&self) -> Option<&File> {
         self.sinks.iter().find_map(|sink| sink.file.as_ref()).map(|(_, file)| file)

@@ -32,6 +32,16 @@ pub enum ProxyError {
     TooLong,
 }
 
+impl std::fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ProxyError::Broken => f.write_str("broken header"),
+            ProxyError::UnknownVersion(version) => write!(f, "unknown PROXY protocol version: {version}"),
+            ProxyError::TooLong => f.write_str("too long header"),
+        }
+    }
+}
+
 /// Reads one header, however it is cut. It keeps at most 4 KiB; a header that comes whole is copied once.
 #[derive(Debug, Default)]
 pub struct ProxyReader {

@@ -1,7 +1,11 @@
 //! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
 
+pub mod client;
 pub mod config_files;
 pub mod files;
+pub mod listeners;
 pub mod logs;
 pub mod pool;
+pub mod runtime;
 pub mod sys;
+pub mod worker;

@@ -7,7 +7,10 @@ use crate::base::level::Level;
 use crate::conf::main_settings::CpuAffinity;
 use crate::http::site::Site;
 use crate::server::listeners::{ListenerSet, LogLine, WorkerListener, describe};
+use crate::server::logs::OpenLogs;
+use crate::server::pool::{self, Pool};
 use crate::server::worker;
+use crate::server::worker::balance::SharedState;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, setpriority_process};
@@ -20,23 +23,18 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 /// What a worker is told. It looks for commands when its waker fires.
-#[derive(Debug)]
 pub enum WorkerCommand {
     /// Serve from this site and accept from these sockets. Those that are not named any more are deregistered, after
     /// what waits in their queues was accepted; connections go on.
-    Configure { site: Arc<Site>, listeners: Vec<WorkerListener> },
-    /// Open the log files anew.
-    ReopenLogs,
+    Configure { site: Arc<Site>, listeners: Vec<WorkerListener>, logs: Arc<OpenLogs> },
+    /// Write to the log files that were opened anew.
+    ReopenLogs { logs: Arc<OpenLogs> },
     /// Accept what waits, and then no more; close idle connections, finish requests, then return. At the deadline
     /// close what is left.
     Quit { deadline: Option<Instant> },
     /// Close everything and return at once.
     Terminate,
 }
-
-/// State that all workers share, and that outlives configurations.
-#[derive(Debug, Default)]
-pub struct SharedState {}
 
 /// The token of the waker in each worker's poll.
 pub const WAKE_TOKEN: mio::Token = mio::Token(usize::MAX);
@@ -51,6 +49,12 @@ pub struct WorkerBoot {
     /// Has the waker under [`WAKE_TOKEN`].
     pub poll: mio::Poll,
     pub shared: Arc<SharedState>,
+    /// Wakes this worker.
+    pub waker: Arc<mio::Waker>,
+    /// Threads for what may block.
+    pub pool: Arc<Pool>,
+    /// The open logs of the site.
+    pub logs: Arc<OpenLogs>,
 }
 
 /// Whom a thread becomes when the process was started as root.
@@ -77,7 +81,7 @@ pub struct ThreadSettings {
 struct Worker {
     index: usize,
     commands: Sender<WorkerCommand>,
-    waker: mio::Waker,
+    waker: Arc<mio::Waker>,
     thread: JoinHandle<()>,
     id: Pid,
 }
@@ -106,6 +110,8 @@ pub struct Runtime {
     /// The threads that ended.
     ended_ids: (Sender<Pid>, Receiver<Pid>),
     winding_down: bool,
+    pool: Arc<Pool>,
+    logs: Arc<OpenLogs>,
 }
 
 /// The processors that this process may run on.
@@ -121,7 +127,9 @@ impl Runtime {
         listeners: ListenerSet,
         settings: ThreadSettings,
         count: usize,
+        logs: Arc<OpenLogs>,
     ) -> Result<Self, String> {
+        let pool = start_pool(&settings)?;
         let ended = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| format!("eventfd() failed ({})", describe(&error.into())))?;
         let mut runtime = Self {
@@ -134,6 +142,8 @@ impl Runtime {
             ended: Arc::new(ended),
             ended_ids: unbounded(),
             winding_down: false,
+            pool,
+            logs,
         };
         for index in 0..count {
             let worker = runtime.spawn(index, count)?;
@@ -179,9 +189,14 @@ impl Runtime {
         listeners: ListenerSet,
         settings: ThreadSettings,
         count: usize,
+        logs: Arc<OpenLogs>,
         deadline: Option<Instant>,
     ) -> Result<(), String> {
         let replace_all = settings.identity != self.settings.identity;
+        self.logs = logs;
+        if replace_all {
+            self.pool = start_pool(&settings)?;
+        }
         self.site = site;
         self.listeners = listeners;
         self.settings = settings;
@@ -212,7 +227,11 @@ impl Runtime {
         let (count, available) = (self.workers.len(), available_processors());
         for worker in &self.workers {
             let listeners = self.listeners.of_worker(worker.index, count);
-            worker.tell(WorkerCommand::Configure { site: Arc::clone(&self.site), listeners });
+            worker.tell(WorkerCommand::Configure {
+                site: Arc::clone(&self.site),
+                listeners,
+                logs: Arc::clone(&self.logs),
+            });
             bind_to_processors(
                 Some(worker.id),
                 self.settings.affinity.of_worker(worker.index, &available),
@@ -234,10 +253,11 @@ impl Runtime {
         &self.listeners
     }
 
-    /// Tells all workers to open their log files anew.
-    pub fn reopen_logs(&self) {
+    /// Tells all workers to write to log files that were opened anew.
+    pub fn reopen_logs(&mut self, logs: Arc<OpenLogs>) {
+        self.logs = logs;
         for worker in self.workers.iter().chain(&self.retired) {
-            worker.tell(WorkerCommand::ReopenLogs);
+            worker.tell(WorkerCommand::ReopenLogs { logs: Arc::clone(&self.logs) });
         }
     }
 
@@ -267,8 +287,9 @@ impl Runtime {
     fn spawn(&self, index: usize, count: usize) -> Result<Worker, String> {
         let failed = |call: &str, error: io::Error| format!("{call} failed ({})", describe(&error));
         let poll = mio::Poll::new().map_err(|error| failed("epoll_create1()", error))?;
-        let waker =
-            mio::Waker::new(poll.registry(), WAKE_TOKEN).map_err(|error| failed("eventfd()", error))?;
+        let waker = mio::Waker::new(poll.registry(), WAKE_TOKEN)
+            .map(Arc::new)
+            .map_err(|error| failed("eventfd()", error))?;
         let (commands, receiver) = unbounded();
         let (ready, is_ready) = bounded(1);
         let boot = WorkerBoot {
@@ -278,6 +299,9 @@ impl Runtime {
             commands: receiver,
             poll,
             shared: Arc::clone(&self.shared),
+            waker: Arc::clone(&waker),
+            pool: Arc::clone(&self.pool),
+            logs: Arc::clone(&self.logs),
         };
         let (settings, ended, ended_ids) =
             (self.settings.clone(), Arc::clone(&self.ended), self.ended_ids.0.clone());
@@ -299,6 +323,18 @@ impl Runtime {
             is_ready.recv().unwrap_or_else(|_| Err("the worker thread ended at its start".to_owned()))?;
         Ok(Worker { index, commands, waker, thread, id })
     }
+}
+
+/// Starts the threads for what may block; like the workers they give their privileges up first.
+fn start_pool(settings: &ThreadSettings) -> Result<Arc<Pool>, String> {
+    let identity = settings.identity.clone();
+    let on_start = move || match &identity {
+        Some(identity) => give_privileges_up(identity).map_err(io::Error::other),
+        None => Ok(()),
+    };
+    Pool::start(pool::DEFAULT_THREADS, pool::DEFAULT_QUEUE, on_start)
+        .map(Arc::new)
+        .map_err(|error| format!("the thread pool did not start ({error})"))
 }
 
 /// Sets the calling thread up as a worker: processors, priority, and last the privileges, which the former may need.

@@ -1,6 +1,289 @@
 //! Every libc call that no safe wrapper offers, and so all of the crate's `unsafe`.
 #![allow(unsafe_code)]
 
+// --- processes and sockets
+
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Which side of a [`fork`] this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The process that called, with the id of the new one.
+    Parent(rustix::process::Pid),
+    /// The new process.
+    Child,
+}
+
+/// Makes a copy of this process. Fails when the process has more than one thread: the copy would hold the locks of
+/// threads that it does not have.
+pub fn fork() -> io::Result<Forked> {
+    if std::fs::read_dir("/proc/self/task").map(Iterator::count).is_ok_and(|threads| threads != 1) {
+        return Err(io::Error::other("fork with several threads"));
+    }
+    // SAFETY: this is the only thread, so the child has a whole and consistent copy of everything, locks included.
+    match unsafe { libc::fork() } {
+        0 => Ok(Forked::Child),
+        id => rustix::process::Pid::from_raw(id)
+            .filter(|_| id > 0)
+            .map(Forked::Parent)
+            .ok_or_else(io::Error::last_os_error),
+    }
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set that it is given, and sigaddset only changes it (a number that is no
+    // signal is refused with EINVAL).
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
+        }
+        set.assume_init()
+    }
+}
+
+/// Holds these signals back from this thread, and from threads and processes that it makes later: they wait for
+/// [`signal_descriptor`]. An empty list lets all through.
+pub fn block_signals(signals: &[i32]) -> io::Result<()> {
+    let set = signal_set(signals);
+    // SAFETY: the set is initialised and outlives the call; the old set is not asked for.
+    match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// A descriptor that becomes readable when one of these (blocked) signals came for this process. It does not block
+/// and is closed on exec. A forked process must make its own.
+pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {
+    let set = signal_set(signals);
+    // SAFETY: the set is initialised and outlives the call.
+    let raw = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us, nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Takes over descriptors that this process was started with; those that are not open are left out. Only the first call
+/// takes any, and it is to be made before anything else is opened: there is then no other owner.
+pub fn adopt_inherited_descriptors(numbers: &[RawFd]) -> Vec<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if numbers.is_empty() || TAKEN.swap(true, Ordering::Relaxed) {
+        return Vec::new();
+    }
+    // 0 to 2 belong to the standard streams.
+    let mut numbers: Vec<RawFd> = numbers.iter().copied().filter(|number| *number > 2).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    // SAFETY: F_GETFD only asks; a number that is not open is answered with EBADF.
+    numbers.retain(|number| unsafe { libc::fcntl(*number, libc::F_GETFD) } >= 0);
+    // SAFETY: each is open, is taken only once (sorted, deduplicated, and this runs once), and by this function's
+    // contract came over exec, so that nothing else in this process owns it.
+    numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }).collect()
+}
+
+/// An option of a socket whose value is an `int`, for those that socket2 does not have.
+fn set_int_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the value is an int that outlives the call, and its true size is told.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// TCP_DEFER_ACCEPT: a connection is accepted when its first data is there, or after `seconds`; 0 switches it off.
+pub fn set_tcp_defer_accept(socket: impl AsFd, seconds: i32) -> io::Result<()> {
+    set_int_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)
+}
+
+/// TCP_FASTOPEN on a listening socket: the length of its queue; 0 switches it off.
+pub fn set_tcp_fastopen(socket: impl AsFd, queue: i32) -> io::Result<()> {
+    set_int_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
+}
+
+/// A user as the system knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemUser {
+    pub user: u32,
+    /// The group of the user's own entry.
+    pub group: u32,
+}
+
+/// The longest entry of the user or group database that is read, in bytes.
+const MAX_ENTRY: usize = 1 << 20;
+
+/// Asks the C library for a database entry with a buffer that grows while it is too small.
+fn look_up<T>(mut ask: impl FnMut(&mut [libc::c_char]) -> (i32, Option<T>)) -> io::Result<Option<T>> {
+    let mut buffer = vec![0; 4096];
+    loop {
+        match ask(&mut buffer) {
+            (0, found) => return Ok(found),
+            (libc::ERANGE, _) if buffer.len() < MAX_ENTRY => buffer.resize(buffer.len() * 4, 0),
+            // What glibc's back ends answer when there is no such name.
+            (libc::ENOENT | libc::ESRCH, _) => return Ok(None),
+            (error, _) => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// The user of this name; `None` if there is none.
+pub fn find_user(name: &str) -> io::Result<Option<SystemUser>> {
+    let name = CString::new(name)?;
+    look_up(|buffer| {
+        let mut entry = MaybeUninit::<libc::passwd>::uninit();
+        let mut found = std::ptr::null_mut();
+        // SAFETY: all pointers are valid for the call, and the buffer's true length is told.
+        let error = unsafe {
+            libc::getpwnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        // SAFETY: where `found` is set it points to `entry`, which was filled; both numbers are plain values.
+        let user = (!found.is_null())
+            .then(|| unsafe { SystemUser { user: (*found).pw_uid, group: (*found).pw_gid } });
+        (error, user)
+    })
+}
+
+/// The number of the group of this name; `None` if there is none.
+pub fn find_group(name: &str) -> io::Result<Option<u32>> {
+    let name = CString::new(name)?;
+    look_up(|buffer| {
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = std::ptr::null_mut();
+        // SAFETY: as in `find_user`.
+        let error = unsafe {
+            libc::getgrnam_r(
+                name.as_ptr(),
+                entry.as_mut_ptr(),
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            )
+        };
+        // SAFETY: as in `find_user`.
+        (error, (!found.is_null()).then(|| unsafe { (*found).gr_gid }))
+    })
+}
+
+/// All groups of a user, with `group` among them.
+pub fn groups_of_user(name: &str, group: u32) -> io::Result<Vec<u32>> {
+    let name = CString::new(name)?;
+    let mut groups: Vec<libc::gid_t> = vec![0; 64];
+    loop {
+        let mut count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
+        // SAFETY: the name ends with NUL, and `count` is the true length of the list.
+        let result = unsafe { libc::getgrouplist(name.as_ptr(), group, groups.as_mut_ptr(), &raw mut count) };
+        let count = usize::try_from(count).unwrap_or(0);
+        if result >= 0 {
+            groups.truncate(count);
+            return Ok(groups);
+        }
+        // Linux allows 65536 groups.
+        if groups.len() > 1 << 16 {
+            return Err(io::Error::other("too many groups"));
+        }
+        groups.resize(count.max(groups.len() * 2), 0);
+    }
+}
+
+/// Replaces the environment. Fails when the process has more than one thread: another might be reading it.
+pub fn replace_environment<S: AsRef<OsStr>>(variables: &[(S, S)]) -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task").map(Iterator::count).is_ok_and(|threads| threads != 1) {
+        return Err(io::Error::other("the environment is changed with several threads"));
+    }
+    let old: Vec<OsString> = std::env::vars_os().map(|(name, _)| name).collect();
+    for name in old {
+        // SAFETY: this is the only thread.
+        unsafe { std::env::remove_var(name) };
+    }
+    for (name, value) in variables {
+        let (name, value) = (name.as_ref(), value.as_ref());
+        // What set_var would panic on.
+        let name_bytes = name.as_encoded_bytes();
+        let unusable = name_bytes.is_empty() || name_bytes.iter().any(|byte| matches!(byte, b'=' | 0));
+        if unusable || value.as_encoded_bytes().contains(&0) {
+            continue;
+        }
+        // SAFETY: this is the only thread.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+/// Sets what `ps` shows for this process. Overwrites the memory of the command line and, where that is too short, of the
+/// environment's first values, both as the kernel laid them out at exec.
+///
+/// The first call must come before other threads start, and moves the environment away. `std::env::args` gives nothing
+/// sensible afterwards.
+pub fn set_process_title(title: &str) -> io::Result<()> {
+    static AREA: std::sync::OnceLock<Option<(usize, usize)>> = std::sync::OnceLock::new();
+    let area = AREA.get_or_init(|| {
+        let area = title_area()?;
+        let variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+        replace_environment(&variables).ok()?;
+        Some(area)
+    });
+    let Some((start, end)) = *area else { return Err(io::ErrorKind::Unsupported.into()) };
+    let room = (end - start).saturating_sub(1);
+    let length = title.len().min(room);
+    // SAFETY: the range is the process's own writable stack area that the kernel filled at exec (from its own account in
+    // /proc/self/stat). The environment's strings were moved to the heap before, and the arguments were read before by
+    // this function's contract; what else looks at them sees NUL-ended strings, since the rest is zeroed.
+    unsafe {
+        let start = std::ptr::with_exposed_provenance_mut::<u8>(start);
+        std::ptr::write_bytes(start, 0, room + 1);
+        std::ptr::copy_nonoverlapping(title.as_ptr(), start, length);
+    }
+    Ok(())
+}
+
+/// The addresses between which the kernel put the arguments and the environment.
+fn title_area() -> Option<(usize, usize)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The name in parentheses may hold anything; field 3 comes behind the last one. Fields 48 to 51 (proc(5)).
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<usize>().ok().filter(|address| *address != 0);
+    let (arguments, arguments_end) = (field(48)?, field(49)?);
+    let (environment, environment_end) = (field(50)?, field(51)?);
+    if arguments >= arguments_end {
+        return None;
+    }
+    // The kernel puts one behind the other.
+    let end = if environment == arguments_end { environment_end.max(arguments_end) } else { arguments_end };
+    Some((arguments, end))
+}
+
+/// The name of this thread as `top -H` shows it; the first 15 bytes count.
+pub fn set_thread_name(name: &str) {
+    if let Ok(name) = CString::new(name.as_bytes()) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+/// The descriptor of something that only tells its number and owns it, such as mio's poll.
+pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
+    // SAFETY: the owner keeps the descriptor open as long as it is borrowed.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
 // --- files
 
 /// `cachestat(2)` (Linux 6.5).
@@ -44,4 +327,40 @@ pub fn page_size() -> u64 {
     static SIZE: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
     // SAFETY: sysconf reads a constant of the system and touches no memory of ours.
     *SIZE.get_or_init(|| u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096).max(1))
+}
+
+#[cfg(test)]
+mod process_tests {
+    use super::*;
+
+    #[test]
+    fn root_is_a_user_and_nonsense_is_none() {
+        assert_eq!(find_user("root").unwrap(), Some(SystemUser { user: 0, group: 0 }));
+        assert_eq!(find_user("no such user").unwrap(), None);
+        assert_eq!(find_group("root").unwrap(), Some(0));
+        assert_eq!(find_group("no such group").unwrap(), None);
+        assert!(find_user("a\0b").is_err());
+        assert!(groups_of_user("root", 0).unwrap().contains(&0));
+    }
+
+    #[test]
+    fn a_process_with_threads_does_not_fork() {
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || receiver.recv());
+        assert!(fork().is_err());
+        assert!(replace_environment::<&str>(&[]).is_err());
+        drop(sender);
+        let _ = other.join();
+    }
+
+    #[test]
+    fn descriptors_that_are_not_open_or_standard_are_not_adopted() {
+        assert!(adopt_inherited_descriptors(&[0, 1, 2, i32::MAX, -1]).is_empty());
+    }
+
+    #[test]
+    fn the_title_area_is_found() {
+        let (start, end) = title_area().unwrap();
+        assert!(start < end);
+    }
 }

@@ -4,12 +4,15 @@
 
 mod util;
 
+mod autoindex;
 mod harness;
 mod headers;
 mod locations;
 mod map;
+mod precompressed;
 mod process;
 mod rewrite;
+mod spa;
 mod static_files;
 mod variables;
 mod virtual_hosts;

@@ -394,7 +394,7 @@ fn a_port_left_behind_by_a_dead_process_binds() {
 #[test]
 fn a_port_in_use_is_an_error() {
     let server = start(&answering("one", ""));
-    let (status, stderr) = run(server.root(), &["-p", ".", "-c", "nginx.conf", "-g", "pid other.pid;"]);
+    let (status, stderr) = run(server.root(), &["-p", ".", "-c", "nginx.conf"]);
     let refused =
         format!("thalweg: [emerg] bind() to 0.0.0.0:{} failed (98: Address already in use)", server.port());
     assert_eq!(status, 1);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::base::log::ErrorTarget;
 use crate::base::regex::Regex;
 use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::Complaint;
@@ -47,6 +48,10 @@ pub struct Builder {
     pub strict: bool,
     /// Every log that the settings name, equal ones once.
     pub logs: LogList,
+    /// Where errors go as long as the configuration does not say.
+    pub default_error_log: Option<crate::conf::main_settings::LogTarget>,
+    /// `error_log`s of the main context.
+    pub error_log: Vec<ErrorTarget>,
     /// `log_format`s by name.
     pub log_formats: HashMap<Box<[u8]>, Arc<LogFormat>>,
     /// Directives that were read and have no meaning here, for one info line.
@@ -62,7 +67,7 @@ pub struct Builder {
 }
 
 /// A regular expression with the variables that its named groups set.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct SiteRegex {
     /// The expression.
     pub regex: Arc<Regex>,
@@ -242,6 +247,6 @@ fn find_builtin(name: &str) -> Option<&'static VariableEntry> {
 fn builtin_source(entry: &'static VariableEntry, name: &str, variables: &mut Variables) -> Source {
     match entry.get {
         Get::Value(get) => Source::Builtin(get, entry.kept.then(|| variables.new_slot())),
-        Get::Family(get) => Source::Family(get, name[entry.name.len()..].as_bytes().into()),
+        Get::Family(get) => Source::Family(get, name.as_bytes()[entry.name.len()..].into()),
     }
 }

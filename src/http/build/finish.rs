@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::conf::diagnostics::Diagnostic;
-use crate::conf::listen::{ListenNote, ListenTable};
+use crate::conf::listen::{ListenDirective, ListenNote, ListenTable};
 use crate::conf::main_settings::MainSettings;
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
@@ -26,14 +26,17 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let mut servers = std::mem::take(&mut builder.servers);
     let mut frozen_servers = Vec::with_capacity(servers.len());
     if let Some(http) = http {
+        modules::warn_of_traps(builder, &http.drafts, &defaults.settings);
         let around = http.drafts.merge(&defaults);
         for (index, draft) in servers.iter_mut().enumerate() {
             frozen_servers.push(freeze_server(builder, draft, &around, ServerId(index as u32)));
         }
     }
+    add_default_listens(builder, &mut servers);
     let listens = gather_listens(builder, &servers);
     let addresses = gather_addresses(builder, &listens, &servers);
     let variables = builder.finish_variables();
+    let logs = modules::log::finish(builder, &main);
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
     Some(Site {
         main,
@@ -43,10 +46,14 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         locations: locations?,
         variables,
         logs: std::mem::take(&mut builder.logs),
+        error_log: logs.error,
+        access_log: logs.access,
+        debug_connections: logs.debug_connections,
     })
 }
 
 fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged, id: ServerId) -> Server {
+    modules::warn_of_traps(builder, &draft.drafts, &around.settings);
     let merged = std::mem::take(&mut draft.drafts).merge(around);
     locations::freeze_as(builder, draft.root, &LocationHead::server(), merged, id, &mut draft.children);
     let mut named = HashMap::new();
@@ -58,10 +65,26 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
-        name: draft.names.first().map(|name| name.text.clone()).unwrap_or_default(),
+        name: draft.names.first().map_or_else(Box::default, |name| shown_name(&name.text)),
         locations: locations::tree(builder, &draft.children),
         named,
     }
+}
+
+/// A server without `listen` listens on port 80 of all addresses, or 8000 where 80 needs rights that are not there.
+fn add_default_listens(builder: &Builder, servers: &mut [ServerDraft]) {
+    let text = format!("*:{}", builder.default_port);
+    for server in servers.iter_mut().filter(|server| server.listens.is_empty()) {
+        let parsed = ListenDirective::parse(&[&text]).and_then(|directive| directive.addresses(&[]));
+        debug_assert!(parsed.is_ok(), "a wildcard and a port are a listen");
+        let span = server.span;
+        server.listens.extend(parsed.into_iter().flatten().map(|listen| (listen, span)));
+    }
+}
+
+/// A server's name as redirects and `$server_name` show it: `.example.com` is `example.com`.
+fn shown_name(text: &[u8]) -> Box<[u8]> {
+    text.strip_prefix(b".").unwrap_or(text).into()
 }
 
 /// Every address with its options; contradictions are reported.

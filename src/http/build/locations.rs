@@ -5,7 +5,7 @@ use crate::conf::directive::{Arity, Call, Complaint, Directive};
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::tree::Word;
 use crate::http::location_tree::{self, LocationPattern, LocationTree};
-use crate::http::modules::{Drafts, Merged};
+use crate::http::modules::{self, Drafts, Merged};
 use crate::http::site::{LimitExcept, Location, LocationId, LocationKind, ServerId};
 use crate::message::Method;
 
@@ -204,6 +204,12 @@ fn add_scope(
 
 /// Freezes a scope and all within it, from the outside in.
 pub fn freeze(builder: &mut Builder, draft: &mut LocationDraft, around: &Merged, server: ServerId) {
+    modules::warn_of_traps(builder, &draft.drafts, &around.settings);
+    if matches!(draft.reach, Reach::If) {
+        // A location's handler stays in charge when an `if` of it holds; in locations within it does not.
+        let core = draft.drafts.core.get_or_insert_default();
+        core.handler.get_or_insert(around.settings.core.handler);
+    }
     let merged = std::mem::take(&mut draft.drafts).merge(around);
     freeze_as(builder, draft.id, &draft.head, merged, server, &mut draft.children);
 }

@@ -9,7 +9,10 @@ use crate::conf::context::Context;
 use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::{self, Arity, Call, Complaint, Directive, Table, walk};
 use crate::conf::files::Files;
-use crate::conf::main_settings::{CpuAffinity, CpuMask, EnvSetting, MainSettings, UserSetting, WorkerCount};
+use crate::conf::log_list::LogList;
+use crate::conf::main_settings::{
+    self, CpuAffinity, CpuMask, EnvSetting, MainSettings, UserSetting, WorkerCount,
+};
 use crate::conf::parser::Reader;
 use crate::conf::source::{Origin, SourceMap};
 use crate::conf::tree::Word;
@@ -28,6 +31,10 @@ pub struct BuildOptions<'a> {
     pub prefix: &'a str,
     /// Directives of the command line (`-g`).
     pub command_line: &'a str,
+    /// Where errors go as long as the configuration does not say; relative to the prefix.
+    pub error_log: &'a main_settings::LogTarget,
+    /// The logs of the configuration that this one replaces, so that equal ones keep their numbers.
+    pub previous_logs: Option<&'a LogList>,
     /// The machine's name.
     pub hostname: &'a [u8],
     /// Whether port 80 may be bound, so that it is the default one.
@@ -61,6 +68,10 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     builder.prefix = options.prefix.to_owned();
     builder.conf_prefix = conf_prefix.to_owned();
     builder.hostname = options.hostname.into();
+    builder.default_error_log = Some(options.error_log.clone());
+    if let Some(previous) = options.previous_logs {
+        builder.logs = LogList::after(previous);
+    }
     builder.default_port = if options.privileged { 80 } else { 8000 };
     builder.resolve = options.resolve;
     let mut scope = MainScope {

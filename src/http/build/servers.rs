@@ -86,6 +86,12 @@ fn set_server(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     }));
     let (drafts, children) = scope.nested(Context::SERVER, LocationHead::server(), call.block());
     if let Some(mut server) = scope.server.take() {
+        if server.listens.is_empty() {
+            let usual = format!("*:{}", scope.builder.default_port);
+            let directive = ListenDirective::parse(&[usual.as_str()]).map_err(Complaint::new)?;
+            let listens = directive.addresses(&[]).map_err(Complaint::new)?;
+            server.listens.extend(listens.into_iter().map(|listen| (listen, call.span())));
+        }
         server.drafts = drafts;
         server.children = children;
         scope.builder.servers.push(*server);

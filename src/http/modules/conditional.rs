@@ -28,7 +28,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
     let etag_text = exchange.response.etag.map(|span| exchange.response.text(span));
     let last_modified = exchange.response.last_modified;
     if let Some(value) = head.field(FieldName::IfUnmodifiedSince)
-        && !last_modified.is_some_and(|last| parse_http_date(value).is_some_and(|since| since >= last))
+        && last_modified.is_none_or(|last| parse_http_date(value).is_none_or(|since| since < last))
     {
         return Some(Status::PRECONDITION_FAILED);
     }

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::conf::diagnostics::Diagnostic;
 use crate::conf::directive::Directive;
 
 use super::build::{Builder, Scope};
@@ -16,6 +17,8 @@ pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
 pub mod ranges;
+#[cfg(test)]
+mod variable_tests;
 
 macro_rules! modules_with_settings {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
@@ -125,6 +128,20 @@ pub fn outermost_drafts(builder: &mut Builder) -> Drafts {
     drafts.request_body.get_or_insert_default().temp_path =
         Some(Some(request_body::TempPath::default_below(&builder.prefix)));
     drafts
+}
+
+/// Warns of traps in what one scope says, `drafts`, within the settings around it.
+pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSettings) {
+    if let Some(own) = &drafts.headers {
+        for (span, include, directive) in headers::hidden_lines(own, &around.headers) {
+            let message = headers::hidden_lines_message(directive);
+            builder.diagnostics.push(Diagnostic::warning(message).at(span).within(include));
+        }
+    }
+    let rules = drafts.access.as_ref().and_then(|own| own.rules.as_ref());
+    if let Some((span, include)) = rules.and_then(access::Rules::pointless_allow) {
+        builder.diagnostics.push(Diagnostic::warning(access::POINTLESS_ALLOW).at(span).within(include));
+    }
 }
 
 /// The built-in variables of all modules.

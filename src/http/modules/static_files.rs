@@ -19,7 +19,10 @@ use crate::http::flow::{Answer, Flow, Need};
 use crate::http::redirect;
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
+use crate::http::site::LocationId;
 use crate::message::{Method, Status};
+
+use super::spa;
 
 /// `disable_symlinks`.
 #[derive(Clone, Debug, Default)]
@@ -191,6 +194,44 @@ impl Exchange {
     }
 }
 
+/// A file that one handler opened and another may want.
+#[derive(Default)]
+pub struct Opened {
+    file: Option<FileInfo>,
+    path: Vec<u8>,
+    symlinks: Symlinks,
+    location: LocationId,
+}
+
+impl Opened {
+    /// Lets go of the file.
+    pub fn forget(&mut self) {
+        self.file = None;
+    }
+}
+
+impl Exchange {
+    /// Leaves a file, opened at the present path, for whoever asks for that path within this request.
+    pub fn leave_opened(&mut self, file: FileInfo) {
+        let opened = &mut self.opened;
+        opened.file = Some(file);
+        opened.path.clear();
+        opened.path.extend_from_slice(&self.path);
+        opened.symlinks = self.symlinks;
+        opened.location = self.location;
+    }
+
+    /// The file that was left at the present path, if it was opened under the rules that hold here.
+    fn take_opened(&mut self, context: &Context) -> Option<FileInfo> {
+        let file = self.opened.file.take()?;
+        let rules = |location| &context.site.settings(location).static_files;
+        let fits = self.opened.path == self.path
+            && self.opened.symlinks == self.symlinks
+            && Arc::ptr_eq(rules(self.opened.location), rules(self.location));
+        fits.then_some(file)
+    }
+}
+
 /// How many bytes of the path `from=` spares: all of it if it is a prefix that ends at a segment's end, else none.
 fn unchecked_part(part: &[u8], path: &[u8]) -> u32 {
     let part = part.strip_suffix(b"/").unwrap_or(part);
@@ -215,7 +256,10 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
                 return Flow::Status(status);
             }
             exchange.apply_symlink_rules(context);
-            Flow::Need(Need::File(Want::Open))
+            match exchange.take_opened(context) {
+                Some(file) => serve(exchange, context, file),
+                None => Flow::Need(Need::File(Want::Open)),
+            }
         }
         Some(Answer::File(FileAnswer::Found(file))) => serve(exchange, context, file),
         Some(Answer::File(FileAnswer::Failed(failure))) => refuse(exchange, context, failure),
@@ -266,6 +310,11 @@ impl Exchange {
 
 /// What a failed look-up means, logged as nginx logs it.
 fn refuse(exchange: &mut Exchange, context: &mut Context, failure: FileFailure) -> Flow {
+    if failure.reason == FailureReason::NotFound
+        && let Some(flow) = spa::instead_of_missing(exchange, context)
+    {
+        return flow;
+    }
     let settings = &context.site.settings(exchange.location).static_files;
     let (status, level) = match failure.reason {
         FailureReason::NotFound => (Status::NOT_FOUND, Level::Error),

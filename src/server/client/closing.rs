@@ -66,7 +66,9 @@ impl Client {
                 self.set_deadline(now_ms + lingering.2.min(lingering.1));
                 Fate::Keep
             }
-            After::Linger if lingering.0 != Lingering::Off && may_linger => self.begin_lingering(lingering, now_ms),
+            After::Linger if lingering.0 != Lingering::Off && may_linger => {
+                self.begin_lingering(lingering, now_ms)
+            }
             After::Close if lingering.0 == Lingering::Always => self.begin_lingering(lingering, now_ms),
             After::Linger | After::Close => Fate::Close,
         }
@@ -149,7 +151,8 @@ impl Client {
         }
         if self.flags.reset {
             // An abortive close: the kernel drops what is unsent and frees the memory at once.
-            let _ = rustix::net::sockopt::set_socket_linger(self.socket.as_fd(), Some(std::time::Duration::ZERO));
+            let _ =
+                rustix::net::sockopt::set_socket_linger(self.socket.as_fd(), Some(std::time::Duration::ZERO));
         }
     }
 

@@ -15,7 +15,9 @@ use crate::http::exchange::Exchange;
 use crate::http::file::FileRange;
 use crate::message::{Fields, ResponseFraming};
 use crate::proto::h1::{CHUNK_SUFFIX, RespondOptions, chunk_prefix, finish};
-use crate::server::files::{Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, read_range, send_range, sending};
+use crate::server::files::{
+    Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, read_range, send_range, sending,
+};
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
@@ -91,7 +93,7 @@ impl Client {
         let exchange = &mut active.exchange;
         let site = exchange.site.clone();
         let settings = site.settings(exchange.location);
-        let trailers = crate::http::modules::headers::has_trailers(settings);
+        let trailers = crate::http::modules::headers::has_trailers(exchange);
         let before = res.out.len();
         let options = RespondOptions {
             date: res.env.dates.http_date(),
@@ -113,14 +115,8 @@ impl Client {
             _ => std::mem::take(&mut exchange.body),
         };
         let rate = if body.is_empty() { None } else { rate_of(exchange, res) };
-        active.output = Output {
-            body,
-            framing,
-            rate,
-            trailers,
-            sendfile: settings.core.sendfile,
-            ..Output::default()
-        };
+        active.output =
+            Output { body, framing, rate, trailers, sendfile: settings.core.sendfile, ..Output::default() };
         active.waiting = Waiting::Output;
     }
 
@@ -302,13 +298,15 @@ impl Client {
         let want = (length as usize).min(buffer.len());
         let copied = read_range(&range.handle, range.offset, &mut buffer[..want], warmth);
         let piece = match copied {
-            Ok(Copied::Bytes(count)) => send(self, &buffer[..count], SendFlags::NOSIGNAL).map(|count| match count {
-                0 => Piece::Blocked,
-                count => {
-                    output.consume(count as u64);
-                    Piece::Sent(count as u64)
-                }
-            }),
+            Ok(Copied::Bytes(count)) => {
+                send(self, &buffer[..count], SendFlags::NOSIGNAL).map(|count| match count {
+                    0 => Piece::Blocked,
+                    count => {
+                        output.consume(count as u64);
+                        Piece::Sent(count as u64)
+                    }
+                })
+            }
             Ok(Copied::Truncated) => Ok(Piece::Truncated),
             Ok(Copied::Cold) | Err(_) => {
                 let job = res.files.read(&range.handle, range.offset, want);
@@ -432,9 +430,10 @@ impl Client {
             let from_out = &res.out[done.min(gathered)..];
             let from_piece = &piece[done.saturating_sub(gathered)..];
             let result = match (from_out.is_empty(), from_piece.is_empty()) {
-                (false, false) => {
-                    rustix::io::writev(self.socket.as_fd(), &[IoSlice::new(from_out), IoSlice::new(from_piece)])
-                }
+                (false, false) => rustix::io::writev(
+                    self.socket.as_fd(),
+                    &[IoSlice::new(from_out), IoSlice::new(from_piece)],
+                ),
                 (false, true) => rustix::net::send(self.socket.as_fd(), from_out, SendFlags::NOSIGNAL),
                 _ => rustix::net::send(self.socket.as_fd(), from_piece, SendFlags::NOSIGNAL),
             };
@@ -585,7 +584,11 @@ fn rate_of(exchange: &mut Exchange, res: &mut Resources) -> Option<Rate> {
 
 impl Exchange {
     /// A size with variables, by its present value; 0 if it is none.
-    fn render_size(&mut self, template: &crate::conf::template::Template, env: &mut crate::http::context::Env) -> u64 {
+    fn render_size(
+        &mut self,
+        template: &crate::conf::template::Template,
+        env: &mut crate::http::context::Env,
+    ) -> u64 {
         let site = self.site.clone();
         let mut context = crate::http::context::Context { site: &site, env };
         self.with_rendered(template, &mut context, |_, _, text| values::parse_size(text).unwrap_or(0))

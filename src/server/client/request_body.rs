@@ -19,6 +19,8 @@ pub struct BodyReader {
     length: u64,
     memory: Vec<u8>,
     file: FileState,
+    /// Bytes in the file.
+    written: u64,
     ended: bool,
 }
 
@@ -53,6 +55,7 @@ impl BodyReader {
             settings,
             length: 0,
             file: FileState::None,
+            written: 0,
             ended: false,
         }
     }
@@ -77,7 +80,8 @@ impl BodyReader {
     fn spill(&mut self) -> std::io::Result<()> {
         if let FileState::Open(file) = &mut self.file {
             for piece in self.memory.chunks(WRITE_NOW_BYTES) {
-                file.write_now(piece)?;
+                file.write_now(self.written, piece)?;
+                self.written += piece.len() as u64;
             }
             self.memory.clear();
         }

@@ -1,6 +1,7 @@
 //! Bytes in, requests, and the exchange's steps.
 
 use std::os::fd::AsFd;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -30,7 +31,6 @@ enum Consumed {
     /// The connection is over.
     Close,
 }
-
 
 impl Client {
     /// A turn that began with an event of the socket.
@@ -159,6 +159,40 @@ impl Client {
         }
     }
 
+    /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
+    fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
+        let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
+        match reader.feed(input) {
+            Ok(None) => Ok(false),
+            Ok(Some(header)) => {
+                self.facts.proxy_protocol = Some(Rc::new(header));
+                self.state = State::Head;
+                Ok(true)
+            }
+            Err(error) => {
+                res.log_connection(self, Level::Error, format_args!("{error} while reading PROXY protocol"));
+                Err(())
+            }
+        }
+    }
+
+    /// Sends what the turn has gathered.
+    fn end_turn(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if res.out.is_empty() {
+            return Fate::Keep;
+        }
+        match self.flush(res) {
+            Ok(true) => Fate::Keep,
+            Ok(false) => {
+                self.want_write(key, res);
+                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
+                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                Fate::Keep
+            }
+            Err(_) => Fate::Close,
+        }
+    }
+
     /// Keeps bytes until the present request is served.
     fn put_away(&mut self, input: &[u8], res: &mut Resources) -> Consumed {
         if self.wire.hold(input).is_err() {
@@ -248,7 +282,13 @@ impl Client {
     }
 
     /// Does what the exchange's steps ask for until it waits or its response is on its way.
-    fn follow(&mut self, mut active: Box<Active>, mut step: Step, key: ClientKey, res: &mut Resources) -> Fate {
+    fn follow(
+        &mut self,
+        mut active: Box<Active>,
+        mut step: Step,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Fate {
         loop {
             match step {
                 Step::Respond => {
@@ -286,7 +326,7 @@ impl Client {
             Need::File(want) => {
                 let site = active.exchange.site.clone();
                 let options = &site.location(active.exchange.location).file_options;
-                match res.files.open(&active.exchange.file_request(want, options), res.env.now) {
+                match res.files.open(&active.exchange.file_request(want, options), res.env.now.into()) {
                     Opened::Ready(answer) => Some(Answer::File(answer)),
                     Opened::Pending(job) => {
                         self.await_job(active, job, key, res);
@@ -311,7 +351,8 @@ impl Client {
                 if self.wire.withholds_body() {
                     self.wire.interim(Status::CONTINUE, &mut res.out);
                 }
-                active.body = Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
+                active.body =
+                    Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
                 active.waiting = Waiting::Body;
                 let timeout = active.exchange.scope_settings().core.client_body_timeout;
                 self.set_deadline(res.env.now.monotonic_ms + timeout);

@@ -69,6 +69,12 @@ pub struct Moment {
     pub wall_ms: i64,
 }
 
+impl From<crate::base::clock::Now> for Moment {
+    fn from(now: crate::base::clock::Now) -> Moment {
+        Moment { monotonic_ms: now.monotonic_ms, wall_ms: now.wall_secs * 1000 + i64::from(now.wall_ms_part) }
+    }
+}
+
 /// What became of [`Files::open`].
 #[derive(Debug)]
 pub enum Opened {

@@ -3,9 +3,9 @@
 //! The main thread opens the files ([`OpenLogs`]) and hands them to every worker; each worker has its own [`LogSinks`]:
 //!
 //! 1. [`LogSinks::adopt`] takes the opened targets of a configuration, at the start, after a reload and after USR1;
-//! 2. during a turn, [`LogSinks::write_line`] and [`LogSinks::write_to_path`] gather access lines, and messages gather
-//!    in a [`LogQueue`];
-//! 3. [`LogSinks::write_errors`], then [`LogSinks::end_of_turn`], write what is due, one write a file;
+//! 2. during a turn, access lines gather in an [`AccessQueue`], and messages in a [`LogQueue`];
+//! 3. [`LogSinks::write_access`] and [`LogSinks::write_errors`] empty them, then [`LogSinks::end_of_turn`] writes what
+//!    is due, one write a file;
 //! 4. [`LogSinks::next_deadline`] says when `end_of_turn` has work although nothing else happens;
 //! 5. [`LogSinks::take_reports`] gives back what went wrong, for the main error log;
 //! 6. when no request of an old configuration is left, [`LogSinks::retain_only`] closes what only that one named;
@@ -28,6 +28,7 @@ pub use report::Report;
 use crate::base::level::Level;
 use crate::base::log::{LogQueue, SinkId, render_error_line};
 use crate::conf::log_target::OpenLogFileCache;
+use crate::http::access_queue::AccessQueue;
 use open::Place;
 use paths::PathLogs;
 use report::Reports;
@@ -160,6 +161,50 @@ impl LogSinks {
         time: LogTime<'_>,
     ) {
         self.paths.append(path, line, cache, time.now_ms, &mut self.reports);
+    }
+
+    /// Moves the lines of `queue` to their sinks, and empties it. A log whose path has variables gets its line only if
+    /// the request's document root is a folder, as in nginx: else anybody could make files by asking for hosts that
+    /// do not exist.
+    pub fn write_access(&mut self, queue: &mut AccessQueue, time: LogTime<'_>) {
+        if queue.waiting() > 0 {
+            for (sink, lines) in queue.sinks() {
+                for line in lines.iter() {
+                    self.write_line(sink, line, time);
+                }
+            }
+            let mut tested: Option<(&[u8], bool)> = None;
+            for entry in queue.paths() {
+                let is_folder = match tested {
+                    Some((root, is_folder)) if root == entry.root => is_folder,
+                    _ => self.test_root(&entry.root),
+                };
+                tested = Some((&entry.root, is_folder));
+                if is_folder {
+                    self.write_to_path(&entry.path, &entry.line, entry.cache.as_deref(), time);
+                }
+            }
+        }
+        let dropped = queue.clear();
+        if dropped > 0 {
+            let text = format!("{dropped} lines of access logs were dropped: too many in one turn");
+            self.reports.add(Level::Alert, text);
+        }
+    }
+
+    /// Whether a document root is there and a folder. As in nginx, one that is missing is silent.
+    fn test_root(&mut self, root: &[u8]) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        match std::fs::metadata(std::ffi::OsStr::from_bytes(root)) {
+            Ok(metadata) => metadata.is_dir(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => {
+                let root = String::from_utf8_lossy(root);
+                let text = format!("testing \"{root}\" existence failed {}", file::error_text(&error));
+                self.reports.add(Level::Error, text);
+                false
+            }
+        }
     }
 
     /// Moves the messages of `queue` to the sinks that take their level, with nginx's prefix, and empties it.

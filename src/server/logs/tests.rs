@@ -7,6 +7,7 @@ use super::*;
 use crate::base::log::{ErrorTarget, ErrorTargets};
 use crate::conf::log_list::LogList;
 use crate::conf::log_target::{AccessLogOptions, LogTarget};
+use crate::http::access_queue::PathLine;
 
 fn at(now_ms: u64) -> LogTime<'static> {
     LogTime { now_ms, text: b"2026/11/21 02:26:00" }
@@ -254,4 +255,36 @@ fn workers_append_whole_lines_to_one_file() {
         assert_eq!(words.next().unwrap().len(), turn);
         assert!(line.starts_with("worker ") && words.next().is_none());
     }
+}
+
+#[test]
+fn access_lines_go_to_their_sinks_and_paths_only_below_a_root_that_is_there() {
+    let mut fixture = Fixture::new();
+    let sink = fixture.access("a", AccessLogOptions::default());
+    let logs = OpenLogs::open(&fixture.list, None).unwrap();
+    let mut sinks = sinks(&logs);
+    let mut queue = AccessQueue::default();
+    for line in ["one\n", "two\n"] {
+        let mut text = queue.begin_line(sink);
+        text.extend_from_slice(line.as_bytes());
+        queue.end_line(sink, text);
+    }
+    let folder = fixture.folder.path().to_owned();
+    for (name, root) in
+        [("here", folder.clone()), ("missing", folder.join("nowhere")), ("file", folder.join("a"))]
+    {
+        queue.push_path(PathLine {
+            path: fixture.path(name).as_os_str().as_bytes().to_vec(),
+            root: root.as_os_str().as_bytes().to_vec(),
+            cache: None,
+            line: b"three".to_vec(),
+        });
+    }
+    sinks.write_access(&mut queue, at(0));
+    sinks.end_of_turn(at(0));
+    assert_eq!(queue.waiting(), 0);
+    assert_eq!(fixture.content("a"), "one\ntwo\n");
+    assert_eq!(fixture.content("here"), "three\n");
+    assert!(!fixture.path("missing").exists() && !fixture.path("file").exists());
+    assert!(!sinks.has_reports());
 }

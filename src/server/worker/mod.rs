@@ -1,142 +1,507 @@
 //! A worker: one thread, one loop, its connections.
+//!
+//! A round of the loop:
+//!
+//! 1. wait for events, for the next deadline, or not at all if something stands in the ready list;
+//! 2. read the clock once;
+//! 3. give every connection with an event its turn, accept what waits;
+//! 4. take what the pool has finished, and what the main thread and other workers say;
+//! 5. give those in the ready list a turn each;
+//! 6. wake those whose deadline has passed;
+//! 7. write the log lines that were gathered.
 
-use crate::http::site::Site;
-use crate::server::listeners::WorkerListener;
-use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
+pub mod accept;
+pub mod balance;
+pub mod resources;
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
-use std::collections::HashMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::time::Instant;
+use rustix::event::epoll;
+use slab::Slab;
+
+use crate::base::clock::{Now, RenderedDates};
+use crate::base::level::Level;
+use crate::base::log::LogQueue;
+use crate::http::context::Env;
+use crate::http::site::{Site, SiteHandle};
+use crate::server::client::{Client, ClientKey, Fate, State};
+use crate::server::files::{FileJobs, Files, Limits};
+use crate::server::listeners::WorkerListener;
+use crate::server::logs::{LogSinks, LogTime, OpenLogs};
+use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
+
+use accept::Listener;
+use balance::{Peer, SharedState};
+use resources::Resources;
+
+/// Events that one wait brings.
+const EVENTS: usize = 512;
+/// Tokens of listening sockets have this bit; the rest is the listener's number. Tokens of clients are
+/// [`ClientKey`]s, whose generation never has its highest bit set.
+const LISTENER_BIT: usize = 1 << 63;
+/// How often the file caches look for what has become old, in milliseconds.
+const SWEEP_MS: u64 = 1000;
+/// The loop wakes at least so often.
+const LONGEST_WAIT_MS: u64 = 10_000;
 
 /// Runs until it is told to end.
 pub fn run(boot: WorkerBoot) {
-    let mut worker = Worker {
-        site: boot.site,
-        poll: boot.poll,
-        listeners: HashMap::new(),
-        connections: HashMap::new(),
-        next_token: 0,
-        quitting: None,
-    };
-    worker.listen(boot.listeners);
-    let mut events = Events::with_capacity(256);
-    loop {
-        let timeout = worker.quitting.flatten().map(|at| at.saturating_duration_since(Instant::now()));
-        if worker.poll.poll(&mut events, timeout).is_err() {
-            continue;
-        }
-        let tokens: Vec<Token> = events.iter().map(|event| event.token()).collect();
-        for token in tokens {
-            if token != WAKE_TOKEN {
-                worker.ready(token);
-            }
-        }
-        while let Ok(command) = boot.commands.try_recv() {
-            match command {
-                WorkerCommand::Configure { site, listeners } => {
-                    worker.site = site;
-                    worker.listen(listeners);
-                }
-                WorkerCommand::ReopenLogs => {}
-                WorkerCommand::Quit { deadline } => {
-                    worker.quitting = Some(deadline);
-                    worker.listen(Vec::new());
-                    worker.connections.retain(|_, known| !known.served || !known.input.is_empty());
-                }
-                WorkerCommand::Terminate => return,
-            }
-        }
-        if let Some(deadline) = worker.quitting {
-            let late = deadline.is_some_and(|at| Instant::now() >= at);
-            if late || worker.connections.is_empty() {
-                return;
-            }
-        }
+    if let Some(mut worker) = Worker::new(boot) {
+        worker.run();
     }
 }
 
-struct Connection {
-    stream: TcpStream,
-    input: Vec<u8>,
-    served: bool,
+/// See the module's documentation.
+pub struct Worker {
+    poll: mio::Poll,
+    commands: crossbeam_channel::Receiver<WorkerCommand>,
+    shared: Arc<SharedState>,
+    peer: Arc<Peer>,
+    clients: Slab<Client>,
+    generation: u32,
+    res: Resources,
+    sinks: LogSinks,
+    /// Listeners whose queue was not emptied.
+    ready_listeners: Vec<usize>,
+    resting_until_ms: Option<u64>,
+    quit_deadline: Option<Instant>,
+    terminated: bool,
+    next_sweep_ms: u64,
+    clock: Clock,
 }
 
-struct Worker {
-    site: Arc<Site>,
-    poll: mio::Poll,
-    listeners: HashMap<Token, WorkerListener>,
-    connections: HashMap<Token, Connection>,
-    next_token: usize,
-    quitting: Option<Option<Instant>>,
+/// The worker's clock: monotonic milliseconds count from its start.
+struct Clock {
+    start: Instant,
+    /// Monotonic time never begins at 0, so that 0 can stand for "never".
+    base_ms: u64,
+}
+
+impl Clock {
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic_ms: self.base_ms + self.start.elapsed().as_millis() as u64,
+            wall_secs: wall.as_secs() as i64,
+            wall_ms_part: wall.subsec_millis() as u16,
+        }
+    }
 }
 
 impl Worker {
-    fn token(&mut self) -> Token {
-        self.next_token += 1;
-        Token(self.next_token)
+    fn new(boot: WorkerBoot) -> Option<Worker> {
+        let registry = boot.poll.registry().try_clone().ok()?;
+        let clock = Clock { start: Instant::now(), base_ms: 1000 };
+        let now = clock.now();
+        let waker = boot.waker.clone();
+        let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+            // A worker that is gone needs no waking.
+            let _ = waker.wake();
+        });
+        let files = Files::new(Limits::default(), FileJobs::new(&boot.pool, wake));
+        let seed = u64::from(std::process::id()) << 32
+            ^ u64::from(boot.index as u32) << 16
+            ^ now.wall_secs as u64
+            ^ u64::from(now.wall_ms_part) << 48;
+        let dates = RenderedDates::new(jiff::tz::TimeZone::system(), now);
+        let env = Env::new(now, dates, LogQueue::default(), seed, std::process::id(), &rustix_hostname());
+        let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        let mut worker = Worker {
+            peer: boot.shared.join(boot.waker.clone()),
+            shared: boot.shared,
+            commands: boot.commands,
+            clients: Slab::new(),
+            generation: 0,
+            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files),
+            sinks: LogSinks::new(std::process::id(), thread),
+            ready_listeners: Vec::new(),
+            resting_until_ms: None,
+            quit_deadline: None,
+            terminated: false,
+            next_sweep_ms: now.monotonic_ms + SWEEP_MS,
+            poll: boot.poll,
+            clock,
+        };
+        worker.configure(boot.site, boot.listeners, &boot.logs);
+        Some(worker)
     }
 
-    fn listen(&mut self, listeners: Vec<WorkerListener>) {
-        for (token, old) in std::mem::take(&mut self.listeners) {
-            let stays = listeners.iter().any(|new| Arc::ptr_eq(&new.socket, &old.socket));
-            let _ = self.poll.registry().deregister(&mut SourceFd(&old.socket.as_raw_fd()));
-            if !stays {
-                self.listeners.insert(token, old);
-                self.accept(token);
-                self.listeners.remove(&token);
-            }
-        }
-        for listener in listeners {
-            let token = self.token();
-            let raw = listener.socket.as_raw_fd();
-            let _ = self.poll.registry().register(&mut SourceFd(&raw), token, Interest::READABLE);
-            self.listeners.insert(token, listener);
-        }
-    }
-
-    fn accept(&mut self, token: Token) {
-        let socket = Arc::clone(&self.listeners[&token].socket);
-        while let Ok(accepted) = socket.accept() {
-            let stream = TcpStream::from(accepted);
-            let token = self.token();
-            let both = Interest::READABLE;
-            let _ = self.poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, both);
-            self.connections.insert(token, Connection { stream, input: Vec::new(), served: false });
-            self.ready(token);
-        }
-    }
-
-    fn ready(&mut self, token: Token) {
-        if self.listeners.contains_key(&token) {
-            return self.accept(token);
-        }
-        let Some(connection) = self.connections.get_mut(&token) else { return };
-        let mut buffer = [0; 4096];
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(EVENTS);
+        let mut fired = Vec::new();
         loop {
-            match connection.stream.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(length) => connection.input.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                    let Some(end) = memchr::memmem::find(&connection.input, b"\r\n\r\n") else { return };
-                    connection.input.drain(..end + 4);
-                    connection.served = true;
-                    let body = &self.site.answer;
-                    let length = body.len();
-                    let close = if self.quitting.is_some() { "Connection: close\r\n" } else { "" };
-                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{close}\r\n{body}");
-                    let written = connection.stream.write_all(head.as_bytes());
-                    if written.is_err() || self.quitting.is_some() {
-                        break;
-                    }
-                    return;
+            let timeout = self.timeout();
+            if let Err(error) = self.poll.poll(&mut events, Some(timeout))
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                self.log(Level::Alert, &format!("epoll_wait() failed ({error})"));
+                return;
+            }
+            self.res.env.tick(self.clock.now());
+            let mut woken = false;
+            for event in &events {
+                match event.token() {
+                    WAKE_TOKEN => woken = true,
+                    Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
+                    Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
                 }
-                Err(_) => break,
+            }
+            if woken {
+                self.take_completions();
+                self.take_handed();
+                self.take_commands();
+            }
+            self.run_ready();
+            self.end_rest();
+            self.wake_late(&mut fired);
+            self.sweep();
+            self.write_logs();
+            if self.is_over() {
+                break;
             }
         }
-        self.connections.remove(&token);
+        self.shut_down();
     }
+
+    /// How long the loop may wait for events.
+    fn timeout(&mut self) -> Duration {
+        if !self.res.ready.is_empty() || !self.ready_listeners.is_empty() {
+            return Duration::ZERO;
+        }
+        let now_ms = self.res.env.now.monotonic_ms;
+        let deadlines = [
+            self.res.wheel.next_deadline(now_ms),
+            self.sinks.next_deadline(),
+            self.resting_until_ms,
+            Some(now_ms + LONGEST_WAIT_MS),
+        ];
+        let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
+        let mut wait = Duration::from_millis(earliest.saturating_sub(now_ms));
+        if let Some(deadline) = self.quit_deadline {
+            wait = wait.min(deadline.saturating_duration_since(Instant::now()));
+        }
+        wait
+    }
+
+    fn on_event(&mut self, key: ClientKey, event: &mio::event::Event) {
+        let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+        let writable = event.is_writable() || event.is_error();
+        let read_closed = event.is_read_closed() || event.is_error();
+        self.turn(key, |client, key, res| {
+            client.flags.read_closed |= read_closed;
+            client.on_event(key, res, readable, writable)
+        });
+    }
+
+    /// Gives a connection its turn and does what the turn decides. A panic costs this connection and no other.
+    fn turn(&mut self, key: ClientKey, act: impl FnOnce(&mut Client, ClientKey, &mut Resources) -> Fate) {
+        let Some(client) = self.clients.get_mut(key.index as usize) else { return };
+        // A late event for a former tenant of the place.
+        if client.generation != key.generation {
+            return;
+        }
+        let res = &mut self.res;
+        let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
+            // The panic hook has logged where it was. What this turn had gathered is of unknown state.
+            res.out.clear();
+            client.state = State::Head;
+            client.flags.reset = true;
+            Fate::Close
+        });
+        debug_assert!(self.res.out.is_empty(), "a turn ends with everything sent or kept");
+        match fate {
+            Fate::Keep => {
+                if let Some(client) = self.clients.get_mut(key.index as usize) {
+                    settle(client, key, &mut self.res);
+                }
+            }
+            Fate::Close => self.close(key),
+        }
+    }
+
+    /// Closes a connection.
+    fn close(&mut self, key: ClientKey) {
+        let matches =
+            self.clients.get(key.index as usize).is_some_and(|client| client.generation == key.generation);
+        if !matches {
+            return;
+        }
+        let mut client = self.clients.remove(key.index as usize);
+        client.on_close(None, &mut self.res);
+        let number = client.listener as usize;
+        if let Some(slot) = self.res.listeners.get_mut(number)
+            && let Some(listener) = slot
+        {
+            listener.clients -= 1;
+            if listener.clients == 0 && listener.socket.is_none() {
+                *slot = None;
+            }
+        }
+        self.peer.set_connections(self.clients.len());
+        // Dropping the socket closes it, which takes it out of the poll as well.
+    }
+
+    fn run_ready(&mut self) {
+        for number in std::mem::take(&mut self.ready_listeners) {
+            self.accept(number);
+        }
+        for _ in 0..self.res.ready.len() {
+            let Some(key) = self.res.ready.pop_front() else { return };
+            self.turn(key, |client, key, res| {
+                client.flags.in_ready_list = false;
+                client.on_ready(key, res)
+            });
+        }
+    }
+
+    /// Wakes connections whose deadline has passed; those that moved it meanwhile are armed anew.
+    fn wake_late(&mut self, fired: &mut Vec<u64>) {
+        let now_ms = self.res.env.now.monotonic_ms;
+        self.res.wheel.advance(now_ms, fired);
+        for bits in fired.drain(..) {
+            let key = ClientKey::from_bits(bits);
+            self.turn(key, |client, key, res| {
+                if client.armed_ms > now_ms {
+                    // An older entry of a connection that is armed for later.
+                    return Fate::Keep;
+                }
+                client.armed_ms = u64::MAX;
+                if client.deadline_ms > now_ms { Fate::Keep } else { client.on_deadline(key, res) }
+            });
+        }
+    }
+
+    fn take_completions(&mut self) {
+        while let Some((job, completion)) = self.res.files.complete(self.res.env.now.into()) {
+            if let Some(key) = self.res.jobs.remove(&job) {
+                self.turn(key, |client, key, res| client.on_completion(key, job, completion, res));
+            }
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                WorkerCommand::Configure { site, listeners, logs } => self.configure(site, listeners, &logs),
+                WorkerCommand::ReopenLogs { logs } => {
+                    self.with_log_time(|sinks, time| sinks.adopt(&logs, time))
+                }
+                WorkerCommand::Quit { deadline } => self.begin_quit(deadline),
+                WorkerCommand::Terminate => self.terminated = true,
+            }
+        }
+    }
+
+    /// Serves from a new site and accepts from these sockets.
+    fn configure(&mut self, site: Arc<Site>, listeners: Vec<WorkerListener>, logs: &OpenLogs) {
+        let site = SiteHandle::new(site);
+        self.res.site = site.clone();
+        self.res.forget_recycled();
+        self.with_log_time(|sinks, time| sinks.adopt(logs, time));
+        let mut kept = vec![false; listeners.len()];
+        for number in 0..self.res.listeners.len() {
+            let Some(Some(listener)) = self.res.listeners.get_mut(number) else { continue };
+            let Some(socket) = listener.socket.clone() else { continue };
+            match listeners.iter().position(|new| Arc::ptr_eq(&new.socket, &socket)) {
+                Some(position) => {
+                    kept[position] = true;
+                    listener.plan = listeners[position].plan.clone();
+                    listener.site = site.clone();
+                    listener.proxy_protocol = speaks_proxy_protocol(&site, &listener.plan);
+                }
+                None => self.abandon_listener(number),
+            }
+        }
+        for (new, _) in listeners.into_iter().zip(kept).filter(|(_, kept)| !kept) {
+            self.add_listener(new, &site);
+        }
+    }
+
+    fn add_listener(&mut self, new: WorkerListener, site: &SiteHandle) {
+        let number = self.res.listeners.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.res.listeners.push(None);
+            self.res.listeners.len() - 1
+        });
+        // Level-triggered, one connection for each wake-up: the call that finds the queue empty would cost more than a
+        // wait that finds it filled (measured with one connection a request: 0.86 of nginx's CPU against 0.98).
+        let added = epoll::add(
+            epoll_of(&self.poll),
+            new.socket.as_fd(),
+            epoll::EventData::new_u64((LISTENER_BIT | number) as u64),
+            epoll::EventFlags::IN,
+        );
+        if let Err(error) = added {
+            self.log(Level::Alert, &format!("epoll_ctl() failed ({error})"));
+        }
+        self.res.listeners[number] = Some(Listener {
+            proxy_protocol: speaks_proxy_protocol(site, &new.plan),
+            socket: Some(new.socket),
+            plan: new.plan,
+            site: site.clone(),
+            clients: 0,
+        });
+    }
+
+    /// Accepts what waits in a socket that is given up, and lets go of it; its connections go on.
+    fn abandon_listener(&mut self, number: usize) {
+        self.accept(number);
+        let Some(slot) = self.res.listeners.get_mut(number) else { return };
+        let Some(listener) = slot else { return };
+        if let Some(socket) = listener.socket.take() {
+            // The descriptor is shared with the other holders: closing ours would not deregister it.
+            let _ = epoll::delete(epoll_of(&self.poll), socket.as_fd());
+        }
+        if listener.clients == 0 {
+            *slot = None;
+        }
+    }
+
+    /// Finishes what is under way and accepts nothing more.
+    fn begin_quit(&mut self, deadline: Option<Instant>) {
+        self.quit_deadline = deadline;
+        for number in 0..self.res.listeners.len() {
+            self.abandon_listener(number);
+        }
+        self.shared.leave(&self.peer);
+        self.take_handed();
+        self.res.quitting = true;
+        self.close_idle();
+    }
+
+    /// Closes connections between requests. One that has not made its first request yet is given the time that its head
+    /// may take: the client has no reason to expect the end.
+    fn close_idle(&mut self) {
+        let now_ms = self.res.env.now.monotonic_ms;
+        let idle: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| {
+                client.is_idle() && client.facts.requests > 0 && client.keep_until_ms <= now_ms
+            })
+            .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
+            .collect();
+        for key in idle {
+            self.close(key);
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        if self.terminated {
+            return true;
+        }
+        if !self.res.quitting {
+            return false;
+        }
+        self.close_idle();
+        self.clients.is_empty() || self.quit_deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    fn shut_down(&mut self) {
+        self.shared.leave(&self.peer);
+        let keys: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
+            .collect();
+        for key in keys {
+            self.close(key);
+        }
+        self.write_logs();
+        self.with_log_time(|sinks, time| {
+            sinks.flush_all(time);
+        });
+    }
+
+    fn sweep(&mut self) {
+        let now = self.res.env.now;
+        if now.monotonic_ms >= self.next_sweep_ms {
+            self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;
+            self.res.files.sweep(now.into());
+        }
+    }
+
+    fn with_log_time(&mut self, act: impl FnOnce(&mut LogSinks, LogTime<'_>)) {
+        let time = LogTime { now_ms: self.res.env.now.monotonic_ms, text: self.res.env.dates.error_log() };
+        act(&mut self.sinks, time);
+    }
+
+    /// Writes what this round has logged.
+    fn write_logs(&mut self) {
+        let env = &mut self.res.env;
+        let time = LogTime { now_ms: env.now.monotonic_ms, text: env.dates.error_log() };
+        self.sinks.write_access(&mut env.access, time);
+        self.sinks.write_errors(&mut env.logs, time);
+        self.sinks.end_of_turn(time);
+        if self.sinks.has_reports() {
+            for report in self.sinks.take_reports() {
+                self.log(report.level, &report.text);
+            }
+        }
+    }
+
+    /// Logs about the worker itself, to the main error log.
+    fn log(&mut self, level: Level, text: &str) {
+        let targets = self.res.site.error_log.clone();
+        self.res.env.logs.push(&targets, level, None, format_args!("{text}"));
+    }
+}
+
+/// After a turn: the poll and the wheel are told what the connection needs from them.
+fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
+    if !client.flags.registered {
+        let token = Token(key.to_bits() as usize);
+        let registered = res.registry.register(
+            &mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&client.socket)),
+            token,
+            client.interest(),
+        );
+        match registered {
+            Ok(()) => client.flags.registered = true,
+            // Without events the connection would hang: its deadline closes it at once.
+            Err(_) => client.deadline_ms = 0,
+        }
+    }
+    if client.deadline_ms < client.armed_ms {
+        client.armed_ms = client.deadline_ms;
+        res.wheel.insert(client.deadline_ms, key.to_bits());
+    }
+}
+
+impl Client {
+    fn interest(&self) -> Interest {
+        if self.flags.wants_write { Interest::READABLE.add(Interest::WRITABLE) } else { Interest::READABLE }
+    }
+
+    /// Asks to be told when the socket has room.
+    pub fn want_write(&mut self, key: ClientKey, res: &mut Resources) {
+        if self.flags.wants_write {
+            return;
+        }
+        self.flags.wants_write = true;
+        if self.flags.registered {
+            let raw = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+            let token = Token(key.to_bits() as usize);
+            if res.registry.reregister(&mut SourceFd(&raw), token, self.interest()).is_err() {
+                self.set_deadline(0);
+            }
+        }
+    }
+}
+
+/// The poll's descriptor.
+fn epoll_of(poll: &mio::Poll) -> BorrowedFd<'_> {
+    crate::server::sys::borrow(poll)
+}
+
+fn speaks_proxy_protocol(site: &Site, plan: &crate::conf::listen::SocketPlan) -> bool {
+    site.listens.addresses().get(plan.address_of(None)).is_some_and(|shared| shared.protocol.proxy_protocol)
+}
+
+fn rustix_hostname() -> Vec<u8> {
+    rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }

@@ -1,0 +1,184 @@
+//! What a worker lends to the connection whose turn it is.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::level::Level;
+use crate::base::wheel::TimerWheel;
+use crate::http::context::Env;
+use crate::http::exchange::Exchange;
+use crate::http::modules::request_body::TempPath;
+use crate::http::site::{AddressId, LocationId, SiteHandle};
+use crate::message::RequestHead;
+use crate::server::client::{Active, Client, ClientKey};
+use crate::server::files::{Files, TemporaryFolder};
+use crate::server::pool::JobId;
+
+use super::accept::Listener;
+
+/// Bytes that one `recv` may bring.
+const INPUT_BYTES: usize = 64 * 1024;
+/// Bytes of responses that are gathered before they are sent.
+const OUT_BYTES: usize = 64 * 1024;
+/// Finished requests whose memory is kept for the next ones.
+const RECYCLED: usize = 64;
+
+/// See the module's documentation.
+pub struct Resources {
+    /// Where sockets are registered.
+    pub registry: mio::Registry,
+    /// The present site.
+    pub site: SiteHandle,
+    /// What exchanges are lent.
+    pub env: Env,
+    /// The caches of files.
+    pub files: Files,
+    /// What `recv` writes to. An idle connection owns no buffer.
+    pub input: Vec<u8>,
+    /// Responses gathered in this turn.
+    pub out: Vec<u8>,
+    /// For files that `sendfile` does not send.
+    pub copy: Vec<u8>,
+    /// Wakes connections at their deadlines.
+    pub wheel: TimerWheel,
+    /// Connections that have more to do and stood back for others.
+    pub ready: VecDeque<ClientKey>,
+    /// Who waits for which job of the pool.
+    pub jobs: HashMap<JobId, ClientKey>,
+    /// Listening sockets by their number; gaps where one is gone.
+    pub listeners: Vec<Option<Listener>>,
+    /// The worker is winding down: no connection is kept alive.
+    pub quitting: bool,
+    /// For bodies that are dropped: nothing is written to it.
+    pub discarded_head: RequestHead,
+    #[expect(clippy::vec_box, reason = "a request moves in and out of its connection by pointer")]
+    recycled: Vec<Box<Active>>,
+    folders: HashMap<Arc<str>, Arc<TemporaryFolder>>,
+    /// Distinguishes temporary files of different workers.
+    pub first_temporary: u64,
+}
+
+impl Resources {
+    /// Everything a worker lends; buffers are allocated here and never again.
+    pub fn new(registry: mio::Registry, site: SiteHandle, env: Env, files: Files) -> Resources {
+        let now_ms = env.now.monotonic_ms;
+        Resources {
+            registry,
+            site,
+            files,
+            input: vec![0; INPUT_BYTES],
+            out: Vec::with_capacity(2 * OUT_BYTES),
+            copy: vec![0; OUT_BYTES],
+            wheel: TimerWheel::new(now_ms),
+            ready: VecDeque::new(),
+            jobs: HashMap::new(),
+            listeners: Vec::new(),
+            quitting: false,
+            discarded_head: RequestHead::default(),
+            recycled: Vec::new(),
+            folders: HashMap::new(),
+            first_temporary: env.process.into(),
+            env,
+        }
+    }
+
+    /// Bytes in `out` from which on nothing more is gathered.
+    pub fn out_limit(&self) -> usize {
+        OUT_BYTES
+    }
+
+    /// An active request for the connection's next head, with the address that it belongs to.
+    pub fn take_active(&mut self, client: &Client) -> (Box<Active>, AddressId) {
+        let address = self.address_of(client);
+        let site = self.site_of(client);
+        let active = match self.recycled.pop() {
+            Some(mut active) => {
+                active.exchange.rebase(&site, address);
+                active
+            }
+            None => {
+                let head = RequestHead::default();
+                Box::new(Active::new(Exchange::begin(site, address, client.facts.clone(), 0, head)))
+            }
+        };
+        (active, address)
+    }
+
+    /// Takes a finished request's memory back.
+    pub fn give_back(&mut self, mut active: Box<Active>) {
+        if self.recycled.len() < RECYCLED {
+            active.exchange.shrink();
+            active.body = None;
+            active.body_file = None;
+            active.output = Default::default();
+            self.recycled.push(active);
+        }
+    }
+
+    /// Lets go of every recycled request, so that a former site is freed.
+    pub fn forget_recycled(&mut self) {
+        self.recycled.clear();
+        self.folders.clear();
+    }
+
+    /// The site that a connection's next request is served from: the present one, unless its address is gone.
+    pub fn site_of(&self, client: &Client) -> SiteHandle {
+        self.listener(client).map_or_else(|| self.site.clone(), |listener| listener.site.clone())
+    }
+
+    /// The address that a connection's requests belong to.
+    pub fn address_of(&self, client: &Client) -> AddressId {
+        let Some(listener) = self.listener(client) else { return AddressId(0) };
+        let local = match &client.facts.local {
+            crate::http::exchange::Endpoint::Inet(address) => Some(address.ip()),
+            crate::http::exchange::Endpoint::Unix(_) => None,
+        };
+        AddressId(listener.plan.address_of(local) as u32)
+    }
+
+    /// The scope of the default server of a connection's address.
+    pub fn root_of(&self, client: &Client) -> LocationId {
+        let site = self.site_of(client);
+        let address = &site.addresses[self.address_of(client).0 as usize];
+        site.server(address.default_server).root
+    }
+
+    fn listener(&self, client: &Client) -> Option<&Listener> {
+        self.listeners.get(client.listener as usize)?.as_ref()
+    }
+
+    /// Puts a connection behind the others; its turn comes again in this or the next round of the loop.
+    pub fn make_ready(&mut self, client: &mut Client, key: ClientKey) {
+        if !client.flags.in_ready_list {
+            client.flags.in_ready_list = true;
+            self.ready.push_back(key);
+        }
+    }
+
+    /// The folder for temporary files of this setting.
+    pub fn temporary_folder(&mut self, temp: &TempPath) -> Arc<TemporaryFolder> {
+        let first = self.first_temporary;
+        self.folders
+            .entry(temp.path.clone())
+            .or_insert_with(|| Arc::new(TemporaryFolder::new(PathBuf::from(&*temp.path), temp.levels, first)))
+            .clone()
+    }
+
+    /// Logs about a connection outside of any request.
+    pub fn log_connection(&mut self, client: &Client, level: Level, message: fmt::Arguments) {
+        let site = self.site_of(client);
+        let root = self.root_of(client);
+        crate::http::error_log::log_connection(&site, root, &client.facts, &mut self.env, level, message);
+    }
+
+    /// Logs that a file could not be read for a response.
+    pub fn log_read_failure(&mut self, active: &mut Active) {
+        active.exchange.log_in_scope(
+            &mut self.env,
+            Level::Crit,
+            format_args!("reading a file for the response failed"),
+        );
+    }
+}
