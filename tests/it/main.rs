@@ -4,7 +4,9 @@
 
 mod util;
 
+mod access_log;
 mod autoindex;
+mod error_log;
 mod harness;
 mod headers;
 mod locations;
