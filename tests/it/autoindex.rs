@@ -22,8 +22,8 @@ fn json_listings_are_nginx_s() {
     let conf = "server { listen {port}; root {root}/html; autoindex on; autoindex_format json;
         location /d/sub { } }";
     // Folders' own times are of now: they are compared by a test of their own.
-    let report = folder(conf).get(&["/empty/"]).differences();
-    assert_eq!(report, "");
+    // nginx does not know the length beforehand.
+    folder(conf).get(&["/empty/"]).ignore("content-length").ignore("transfer-encoding").check();
 }
 
 #[test]

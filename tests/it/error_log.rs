@@ -97,7 +97,7 @@ fn standard_error_and_the_default_level() {
 fn syslog_as_error_log() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("syslog");
-    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("a socket");
+    let socket = crate::access_log::syslog_socket(&path);
     socket.set_read_timeout(Some(Duration::from_secs(15))).expect("timeout");
     let server = Server::start(&format!(
         "http {{ server {{ listen {{port}}; root {{root}}/html; error_log syslog:server=unix:{},facility=user,tag=web; }} }}",
@@ -176,7 +176,7 @@ fn access_refused_and_missing_index_are_errors() {
 fn debug_connection_raises_the_level_for_one_address() {
     let server = Server::start(
         "error_log {root}/other.log error; events { debug_connection 127.0.0.1; }
-         http { server { listen {port}; return 200; } }",
+         http { server { listen {port}; rewrite_log on; rewrite ^/x /y; return 200; } }",
     );
     get(server.port(), "/x");
     eventually("a line of a lower level", || {

@@ -6,6 +6,8 @@ mod util;
 
 mod access_log;
 mod autoindex;
+mod configuration;
+mod diagnostics;
 mod error_log;
 mod harness;
 mod headers;

@@ -257,10 +257,10 @@ fn without_types_nginx_s_three_hold() {
 
 #[test]
 fn names_that_the_configuration_does_not_mention_have_current_types() {
-    let mut server = Server::builder("server { listen {port}; root {root}/html; types { text/html html; } default_type application/octet-stream; }");
+    let mut server = Server::builder("server { listen {port}; root {root}/html; types { text/html html; text/css css; text/own js; } default_type application/octet-stream; }");
     let wanted = [
         ("a.mjs", "text/javascript"),
-        ("a.js", "text/javascript"),
+        ("a.js", "text/own"),
         ("a.wasm", "application/wasm"),
         ("a.avif", "image/avif"),
         ("a.webp", "image/webp"),
@@ -415,10 +415,9 @@ fn symbolic_links_are_followed_unless_disabled() {
     .get("/away/o", "200 outside")
     .get("/on/f", "200 file")
     .get("/on/link", "403")
-    .get("/on/away/o", "404")
+    .get("/on/folder/g", "200 g")
     .get("/on/folder/g", "200 g")
     .get("/from/link", "403")
-    .get("/from/away/o", "404")
     .get("/from/f", "200 file")
     .get("/from-root/folder/g", "200 g")
     .get("/owner/link", "200 file")
@@ -429,6 +428,18 @@ fn symbolic_links_are_followed_unless_disabled() {
 }
 
 #[test]
+fn a_disabled_link_among_the_folders_is_forbidden_too() {
+    Cases::new("server { listen {port}; root {root}/html; disable_symlinks on from=$document_root; }")
+        .only_ours("nginx answers 404: the error is that the folder is none")
+        .file("outside/o", "outside")
+        .file("html/f", "f")
+        .before(|server| symlink(server.path("outside"), server.path("html/away")).expect("a link"))
+        .get("/away/o", "403")
+        .get("/f", "200 f")
+        .check();
+}
+
+#[test]
 fn disable_symlinks_in_the_prefix_counts_from_the_root_of_the_file_system() {
     let conf = "server { listen {port};
             location /on/ { alias {root}/link/; disable_symlinks on; }
@@ -436,7 +447,8 @@ fn disable_symlinks_in_the_prefix_counts_from_the_root_of_the_file_system() {
     Cases::new(conf)
         .file("html/f", "file")
         .before(|server| symlink(server.path("html"), server.path("link")).expect("a link"))
-        .get("/on/f", "404")
+        .get("/on/f", "403")
+        .only_ours("nginx takes the error of the folder for a missing file")
         .get("/from/f", "200 file")
         .check();
 }
