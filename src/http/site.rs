@@ -45,6 +45,8 @@ pub struct Site {
     pub locations: Vec<Location>,
     /// Every variable that the configuration mentions.
     pub variables: Variables,
+    /// Whether the configuration shows `$server_addr`.
+    pub mentions_server_address: bool,
     /// Every log that the settings name.
     pub logs: LogList,
     /// `error_log` of the main context, for scopes without one and for what belongs to no request.
@@ -133,9 +135,29 @@ impl SiteHandle {
         SiteHandle(Rc::new(Shared(site)))
     }
 
+    /// The site, for another worker.
+    pub fn shared(&self) -> Arc<Site> {
+        Arc::clone(&self.0.0)
+    }
+
+    /// Tells later whether any handle of this worker is still on the site.
+    pub fn watch(&self) -> SiteWatch {
+        SiteWatch(Rc::downgrade(&self.0))
+    }
+
     /// Whether two handles are on the same site.
     pub fn is_same(&self, other: &SiteHandle) -> bool {
         Arc::ptr_eq(&self.0.0, &other.0.0)
+    }
+}
+
+/// See [`SiteHandle::watch`].
+pub struct SiteWatch(std::rc::Weak<Shared>);
+
+impl SiteWatch {
+    /// Whether a request, a listener or a connection still uses the site.
+    pub fn is_in_use(&self) -> bool {
+        self.0.strong_count() > 0
     }
 }
 

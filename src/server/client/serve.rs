@@ -7,11 +7,13 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use crate::base::level::Level;
+use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
 use crate::server::pool::JobId;
+use crate::server::worker::accept::inet_local;
 use crate::server::worker::resources::Resources;
 
 use super::request_body::{BodyProgress, BodyReader};
@@ -246,6 +248,10 @@ impl Client {
     ) {
         self.request_bytes += length as u64;
         self.facts.requests = self.facts.requests.saturating_add(1);
+        if active.exchange.head.host.is_empty() {
+            // A redirect names the server by its address then.
+            self.learn_local_address();
+        }
         let now_ms = res.env.now.monotonic_ms;
         let started = if self.head_began_ms == 0 { now_ms } else { self.head_began_ms };
         let site = res.site_of(self);
@@ -254,6 +260,16 @@ impl Client {
         active.exchange.outcome.pipelined = !is_last;
         active.exchange.outcome.request_length = self.request_bytes;
         active.waiting = Waiting::Nothing;
+    }
+
+    /// Asks for our own address where only a wildcard is known.
+    fn learn_local_address(&mut self) {
+        if let Endpoint::Inet(address) = &self.facts.local
+            && address.ip().is_unspecified()
+            && let Some(local) = inet_local(&self.socket)
+        {
+            self.facts.local = Endpoint::Inet(local);
+        }
     }
 
     /// Answers a head that was not acceptable.

@@ -48,7 +48,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            content_file: 64 * 1024,
+            content_file: 32 * 1024,
             content_total: 64 * 1024 * 1024,
             checked_entries: 16 * 1024,
             checked_descriptors: 256,

@@ -4,22 +4,26 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::event::epoll;
 use rustix::net::SocketAddrAny;
 
 use crate::base::level::Level;
 use crate::conf::listen::{ListenAddress, SocketPlan};
 use crate::http::exchange::{ConnectionFacts, Endpoint};
-use crate::http::site::SiteHandle;
+use crate::http::site::{Site, SiteHandle};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
 
-use super::Worker;
 use super::balance::{Handed, endpoint_of};
+use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
 
-/// Connections that one turn accepts from one socket; `multi_accept` takes all that wait.
+/// Connections that one turn accepts from one socket, at most; `multi_accept` takes all that wait.
 const ACCEPTS_PER_TURN: usize = 64;
+/// A round of the loop accepts one connection more for every so many events that it brought: the sockets are
+/// level-triggered, so what is left brings the next event, and a call that finds the queue empty is saved.
+const EVENTS_PER_ACCEPT: usize = 8;
 
 /// How long accepting rests when descriptors ran out, in milliseconds (as in nginx).
 const REST_MS: u64 = 500;
@@ -43,7 +47,14 @@ impl Worker {
     pub fn accept(&mut self, number: usize) {
         let Some(Some(listener)) = self.res.listeners.get(number) else { return };
         let Some(socket) = listener.socket.clone() else { return };
-        let most = if self.res.site.main.multi_accept { usize::MAX } else { ACCEPTS_PER_TURN };
+        let most = if self.res.site.main.multi_accept {
+            usize::MAX
+        } else {
+            match self.events {
+                usize::MAX => usize::MAX,
+                events => (1 + events / EVENTS_PER_ACCEPT).min(ACCEPTS_PER_TURN),
+            }
+        };
         for _ in 0..most {
             if !self.make_room() {
                 self.rest_accepting("worker_connections are not enough");
@@ -52,7 +63,10 @@ impl Worker {
             match socket.accept_from() {
                 Ok((accepted, peer)) => self.place(number, accepted, peer.and_then(inet_address)),
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EAGAIN) => return,
+                    Some(libc::EAGAIN) => {
+                        self.rest_was_logged = false;
+                        return;
+                    }
                     Some(libc::EINTR | libc::ECONNABORTED) => {}
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         self.rest_accepting(&format!("accept4() failed ({})", describe(&error)));
@@ -65,24 +79,70 @@ impl Worker {
                 },
             }
         }
-        self.ready_listeners.push(number);
     }
 
-    /// Stops accepting for a while, with one line in the log: descriptors must free up first.
+    /// Accepts everything that waits, whatever the bounds: the socket is about to be closed, and the kernel would reset
+    /// what is left in its queue, which is no longer than the backlog.
+    pub fn drain(&mut self, number: usize) {
+        let Some(Some(listener)) = self.res.listeners.get(number) else { return };
+        let Some(socket) = listener.socket.clone() else { return };
+        loop {
+            match socket.accept_from() {
+                Ok((accepted, peer)) => self.take_connection(number, accepted, peer.and_then(inet_address)),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EINTR | libc::ECONNABORTED) => {}
+                    _ => return,
+                },
+            }
+        }
+    }
+
+    /// Accepts everything that waits on a listening socket that is given up.
+    pub fn accept_all(&mut self, number: usize) {
+        let events = std::mem::replace(&mut self.events, usize::MAX);
+        self.accept(number);
+        self.events = events;
+    }
+
+    /// Stops accepting for a while, with one line in the log until a queue was emptied again: descriptors must free up
+    /// first. The sockets leave the poll, which would report them again and again.
     fn rest_accepting(&mut self, reason: &str) {
-        if self.resting_until_ms.is_none() {
+        if !std::mem::replace(&mut self.rest_was_logged, true) {
             self.log(Level::Crit, &format!("{reason}, accepting rests"));
+        }
+        if self.resting_until_ms.is_none() {
+            for socket in self.res.listeners.iter().flatten().filter_map(|listener| listener.socket.as_ref())
+            {
+                // One that is not registered may stay so.
+                let _ = epoll::delete(epoll_of(&self.poll), socket.as_fd());
+            }
         }
         self.resting_until_ms = Some(self.res.env.now.monotonic_ms + REST_MS);
     }
 
-    /// Takes accepting up again after a rest.
+    /// Takes accepting up again after a rest, or when a connection was closed meanwhile.
     pub fn end_rest(&mut self) {
         if self.resting_until_ms.is_some_and(|until| until <= self.res.env.now.monotonic_ms) {
             self.resting_until_ms = None;
             for number in 0..self.res.listeners.len() {
-                self.accept(number);
+                self.watch_listener(number);
             }
+        }
+    }
+
+    /// Has the poll report connections that wait. Level-triggered: what one turn leaves is reported again.
+    pub fn watch_listener(&mut self, number: usize) {
+        let Some(Some(listener)) = self.res.listeners.get(number) else { return };
+        let Some(socket) = &listener.socket else { return };
+        let added = epoll::add(
+            epoll_of(&self.poll),
+            socket.as_fd(),
+            epoll::EventData::new_u64((LISTENER_BIT | number) as u64),
+            epoll::EventFlags::IN,
+        );
+        if let Err(error) = added {
+            let reason = describe(&error.into());
+            self.log(Level::Alert, &format!("epoll_ctl() of a listening socket failed ({reason})"));
         }
     }
 
@@ -116,30 +176,53 @@ impl Worker {
     }
 
     /// Keeps a fresh connection, or passes it to a worker that holds fewer.
-    fn place(&mut self, number: usize, socket: OwnedFd, peer: Option<SocketAddr>) {
+    fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
         if let (Some(address), Some(place)) = (peer, self.shared.better_place(&self.peer))
             && let Some(Some(listener)) = self.res.listeners.get(number)
         {
-            place.hand(Handed { socket, listener: listener.plan.address.clone(), peer: address });
-            return;
+            let (plan, site) = (Arc::clone(&listener.plan), listener.site.shared());
+            match place.hand(Handed { socket, plan, site, peer: address }) {
+                Ok(()) => return,
+                Err(handed) => socket = handed.socket,
+            }
         }
         self.take_connection(number, socket, peer);
     }
 
-    /// Takes connections that other workers have handed over.
-    pub fn take_handed(&mut self) {
-        for handed in self.peer.take_handed() {
-            let number = self.res.listeners.iter().position(|listener| {
-                listener.as_ref().is_some_and(|listener| listener.plan.address == handed.listener)
-            });
-            match number {
-                Some(number) if self.make_room() => {
-                    self.take_connection(number, handed.socket, Some(handed.peer));
-                }
-                // Dropping the socket closes the connection: there is no server for it here.
-                _ => {}
-            }
+    /// Takes connections that other workers have handed over. The bound on connections holds for what is accepted
+    /// later: these are accepted already.
+    pub fn take_handed(&mut self, handed: Vec<Handed>) {
+        for handed in handed {
+            let number = self.listener_for(&handed.plan, handed.site);
+            self.take_connection(number, handed.socket, Some(handed.peer));
         }
+    }
+
+    /// The listener of this plan's address; one without a socket where this worker has none, which happens while a
+    /// reload comes to the workers one by one.
+    fn listener_for(&mut self, plan: &Arc<SocketPlan>, site: Arc<Site>) -> usize {
+        let known = self.res.listeners.iter().position(|listener| {
+            listener.as_ref().is_some_and(|listener| listener.plan.address == plan.address)
+        });
+        known.unwrap_or_else(|| {
+            self.put_listener(Listener {
+                socket: None,
+                proxy_protocol: speaks_proxy_protocol(&site, plan),
+                plan: Arc::clone(plan),
+                site: SiteHandle::new(site),
+                clients: 0,
+            })
+        })
+    }
+
+    /// Puts a listener where there is room.
+    pub fn put_listener(&mut self, listener: Listener) -> usize {
+        let number = self.res.listeners.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.res.listeners.push(None);
+            self.res.listeners.len() - 1
+        });
+        self.res.listeners[number] = Some(listener);
+        number
     }
 
     /// Makes a client of a socket and gives it its first turn at once: its request is likely there already, and a
@@ -149,7 +232,8 @@ impl Worker {
         let Some(Some(listener)) = self.res.listeners.get_mut(number) else { return };
         listener.clients += 1;
         let proxy_protocol = listener.proxy_protocol;
-        let local = local_end(&listener.plan, &socket);
+        let is_needed = listener.plan.needs_local_address() || listener.site.mentions_server_address;
+        let local = local_end(&listener.plan, &socket, is_needed);
         self.generation = self.generation.wrapping_add(1);
         let key_generation = self.generation;
         let facts = ConnectionFacts {
@@ -194,15 +278,20 @@ impl Worker {
     }
 }
 
-/// Our end of a connection: the listening address, unless that is a wildcard.
-fn local_end(plan: &SocketPlan, socket: &OwnedFd) -> Endpoint {
+/// The address that a connection was made to.
+pub fn inet_local(socket: &OwnedFd) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket.as_fd()).ok().and_then(inet_address)
+}
+
+/// Our end of a connection: the listening address. Of a wildcard the system is only asked where the configuration makes
+/// use of the answer, or (later) for a client that names no host.
+fn local_end(plan: &SocketPlan, socket: &OwnedFd, is_needed: bool) -> Endpoint {
     match &plan.address {
         ListenAddress::Unix(path) => Endpoint::Unix(path.as_bytes().into()),
-        ListenAddress::Inet(address) if !address.ip().is_unspecified() => Endpoint::Inet(*address),
-        ListenAddress::Inet(address) => {
-            let local = rustix::net::getsockname(socket.as_fd()).ok().and_then(inet_address);
-            Endpoint::Inet(local.unwrap_or(*address))
+        ListenAddress::Inet(address) if !address.ip().is_unspecified() || !is_needed => {
+            Endpoint::Inet(*address)
         }
+        ListenAddress::Inet(address) => Endpoint::Inet(inet_local(socket).unwrap_or(*address)),
     }
 }
 

@@ -8,7 +8,9 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::conf::listen::SocketPlan;
 use crate::http::exchange::Endpoint;
+use crate::http::site::Site;
 
 /// A worker holding at most this many more connections than the average keeps what it accepts.
 const TOLERANCE: usize = 8;
@@ -17,8 +19,11 @@ const TOLERANCE: usize = 8;
 pub struct Handed {
     /// Its socket.
     pub socket: OwnedFd,
-    /// The address of the listening socket, by which the other worker knows its own.
-    pub listener: crate::conf::listen::ListenAddress,
+    /// What it was accepted for. The other worker knows its own listening socket by the address.
+    pub plan: Arc<SocketPlan>,
+    /// The site that the plan belongs to: during a reload the other worker may not have the address yet, or not any
+    /// more.
+    pub site: Arc<Site>,
     /// The client.
     pub peer: std::net::SocketAddr,
 }
@@ -26,7 +31,8 @@ pub struct Handed {
 /// One worker, as the others see it.
 pub struct Peer {
     connections: AtomicUsize,
-    inbox: Mutex<Vec<Handed>>,
+    /// `None` when the worker takes no more.
+    inbox: Mutex<Option<Vec<Handed>>>,
     waker: Arc<mio::Waker>,
 }
 
@@ -46,7 +52,8 @@ impl std::fmt::Debug for SharedState {
 impl SharedState {
     /// Makes a worker known to the others.
     pub fn join(&self, waker: Arc<mio::Waker>) -> Arc<Peer> {
-        let peer = Arc::new(Peer { connections: AtomicUsize::new(0), inbox: Mutex::new(Vec::new()), waker });
+        let inbox = Mutex::new(Some(Vec::new()));
+        let peer = Arc::new(Peer { connections: AtomicUsize::new(0), inbox, waker });
         self.peers.write().unwrap_or_else(PoisonError::into_inner).push(peer.clone());
         peer
     }
@@ -85,17 +92,27 @@ impl Peer {
         self.connections.store(count, Ordering::Relaxed);
     }
 
-    /// Gives the worker a connection.
-    pub fn hand(&self, handed: Handed) {
+    /// Gives the worker a connection; gets it back when the worker winds down.
+    pub fn hand(&self, handed: Handed) -> Result<(), Handed> {
+        match &mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(inbox) => inbox.push(handed),
+            None => return Err(handed),
+        }
         self.connections.fetch_add(1, Ordering::Relaxed);
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).push(handed);
-        // Should the waker fail, the worker finds the connection at its next turn.
+        // Should the waker fail, the worker finds the connection when something else wakes it.
         let _ = self.waker.wake();
+        Ok(())
     }
 
     /// Takes what others have handed over.
     pub fn take_handed(&self) -> Vec<Handed> {
-        std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner))
+        let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
+        inbox.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The same for the last time: later ones stay with those who would hand them over.
+    pub fn close_inbox(&self) -> Vec<Handed> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
     }
 }
 
@@ -104,5 +121,38 @@ pub fn endpoint_of(peer: Option<std::net::SocketAddr>) -> Endpoint {
     match peer {
         Some(address) => Endpoint::Inet(address),
         None => Endpoint::Unix(Box::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(shared: &SharedState, connections: usize) -> Arc<Peer> {
+        let poll = mio::Poll::new().unwrap();
+        let peer = shared.join(Arc::new(mio::Waker::new(poll.registry(), mio::Token(0)).unwrap()));
+        peer.set_connections(connections);
+        peer
+    }
+
+    #[test]
+    fn a_worker_with_clearly_more_than_its_share_passes_to_the_one_with_least() {
+        let shared = SharedState::default();
+        let (busy, idle, other) = (worker(&shared, 100), worker(&shared, 3), worker(&shared, 50));
+        let place = shared.better_place(&busy).unwrap();
+        assert!(Arc::ptr_eq(&place, &idle));
+        assert!(shared.better_place(&other).is_none());
+        assert!(shared.better_place(&idle).is_none());
+        shared.leave(&idle);
+        let place = shared.better_place(&busy).unwrap();
+        assert!(Arc::ptr_eq(&place, &other));
+    }
+
+    #[test]
+    fn a_few_more_than_the_share_are_kept() {
+        let shared = SharedState::default();
+        let (more, less) = (worker(&shared, 100 + TOLERANCE), worker(&shared, 100 - TOLERANCE));
+        assert!(shared.better_place(&more).is_none());
+        assert!(shared.better_place(&less).is_none());
     }
 }

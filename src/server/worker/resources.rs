@@ -84,6 +84,13 @@ impl Resources {
         }
     }
 
+    /// Puts buffers back that a panicking turn took out, and drops what it had gathered.
+    pub fn recover(&mut self) {
+        self.out.clear();
+        self.input.resize(INPUT_BYTES, 0);
+        self.copy.resize(OUT_BYTES, 0);
+    }
+
     /// Bytes in `out` from which on nothing more is gathered.
     pub fn out_limit(&self) -> usize {
         OUT_BYTES
