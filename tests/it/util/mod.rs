@@ -12,6 +12,7 @@
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
 pub mod browser;
+mod cases;
 mod client;
 mod config;
 pub mod nginx;
@@ -20,11 +21,12 @@ mod peer;
 mod ports;
 pub mod server;
 
+pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;
 pub use peer::{Peer, Upstream};
 pub use ports::Reserved;
-pub use server::{Builder, Output, Server};
+pub use server::{Builder, Output, Server, subject_is_ours};
 
 pub use nginx::{Nginx, parity};
 pub use rustix::process::Signal;
