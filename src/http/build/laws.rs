@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::conf::files::MemoryFiles;
-use crate::conf::main_settings::LogTarget;
+use crate::conf::log_target::LogTarget;
 use crate::conf::render::{self, Style};
 
 use super::{BuildOptions, build};
