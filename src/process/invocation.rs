@@ -49,6 +49,8 @@ pub struct Invocation {
     pub directives: String,
     /// Configuration text in place of a file.
     pub text: Option<Vec<u8>>,
+    /// A line for standard output when the sockets are open.
+    pub greeting: Option<String>,
     /// `-q`: a test says only what is wrong.
     pub quiet: bool,
     pub action: Action,
@@ -101,6 +103,7 @@ mod tests {
             error_log: None,
             directives: String::new(),
             text: None,
+            greeting: None,
             quiet: false,
             action: Action::Run,
             arguments: Vec::new(),

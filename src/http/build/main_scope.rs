@@ -110,14 +110,19 @@ pub struct MainScope {
     http: Option<finish::HttpDraft>,
 }
 
+/// All directives of the main and events contexts.
+pub(super) fn table() -> &'static Table<MainScope> {
+    static TABLE: OnceLock<Table<MainScope>> = OnceLock::new();
+    TABLE.get_or_init(|| Table::new(DIRECTIVES))
+}
+
 impl directive::Scope for MainScope {
     fn context(&self) -> Context {
         self.context
     }
 
     fn table(&self) -> &'static Table<MainScope> {
-        static TABLE: OnceLock<Table<MainScope>> = OnceLock::new();
-        TABLE.get_or_init(|| Table::new(DIRECTIVES))
+        table()
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {
