@@ -353,9 +353,7 @@ fn error_page_can_answer_for_heads_that_are_too_large() {
 fn more_field_lines_than_max_headers_are_refused() {
     // Since nginx 1.29: error 494, shown as 400.
     let server = Server::start("max_headers 5; server { listen {port}; return 204; }");
-    let head = |count: usize| {
-        format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1))
-    };
+    let head = |count: usize| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X: y\r\n".repeat(count - 1));
     assert_eq!(raw_status(server.port(), head(5)), 204);
     let response = raw(server.port(), head(6)).expect("a response");
     assert_eq!((response.status, response.header("connection")), (400, Some("close")));
@@ -541,14 +539,8 @@ const LENGTHS: &Table = &[
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 501),
     ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked;x\r\n\r\n0\r\n\r\n", 501),
-    (
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        400,
-    ),
-    (
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-        400,
-    ),
+    ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
     (
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         400,
@@ -572,7 +564,9 @@ fn fields_that_may_come_once_are_refused_twice() {
     }
     eventually("a log line", || {
         let log = server.error_log();
-        log.contains("client sent duplicate header line: \"Authorization: y\", previous value: \"Authorization: x\"")
+        log.contains(
+            "client sent duplicate header line: \"Authorization: y\", previous value: \"Authorization: x\"",
+        )
     });
     for name in ["Cookie", "Accept", "X-Forwarded-For", "Accept-Encoding", "Via"] {
         let bytes = line(&format!("{name}: x\r\n{name}: y\r\n"));
@@ -598,9 +592,15 @@ fn site(text: &str) -> Parity {
 #[test]
 fn files_answer_get_and_head_and_nothing_else() {
     let server = Server::builder(STATIC).file("html/a.txt", "hello").start();
-    for (method, status) in
-        [("GET", 200), ("HEAD", 200), ("POST", 405), ("PUT", 405), ("DELETE", 405), ("OPTIONS", 405), ("FOO", 405)]
-    {
+    for (method, status) in [
+        ("GET", 200),
+        ("HEAD", 200),
+        ("POST", 405),
+        ("PUT", 405),
+        ("DELETE", 405),
+        ("OPTIONS", 405),
+        ("FOO", 405),
+    ] {
         assert_eq!(request(server.port(), method, "/a.txt", &[]).status, status, "{method}");
     }
     let mut comparison = site(STATIC);
@@ -665,7 +665,9 @@ fn limit_except_with_allow_lets_chosen_addresses_in() {
         location / { limit_except GET { allow 127.0.0.0/8; deny all; } } }";
     let server = Server::builder(conf).file("html/a.txt", "hello").start();
     assert_eq!(request(server.port(), "POST", "/a.txt", &[]).status, 405);
-    let output = Server::builder("server { listen {port}; location / { limit_except NONSENSE { deny all; } } }").run(&["-t"]);
+    let output =
+        Server::builder("server { listen {port}; location / { limit_except NONSENSE { deny all; } } }")
+            .run(&["-t"]);
     assert!(!output.status.success());
     assert!(output.stderr.contains("invalid method \"NONSENSE\""), "{}", output.stderr);
 }
@@ -758,9 +760,8 @@ fn a_request_split_anywhere_is_the_same_request() {
 #[test]
 fn server_tokens_say_what_the_server_calls_itself() {
     let answer = |directive: &str| {
-        let server = Server::start(&format!(
-            "{directive} server {{ listen {{port}}; location / {{ return 404; }} }}"
-        ));
+        let server =
+            Server::start(&format!("{directive} server {{ listen {{port}}; location / {{ return 404; }} }}"));
         let response = get(server.port(), "/");
         (response.header("server").map(str::to_owned), response.text())
     };
@@ -803,7 +804,8 @@ fn date_is_now() {
         .map(|_| {
             let response = get(server.port(), "/");
             assert_eq!(response.header_all("date").len(), 1);
-            let date = httpdate::parse_http_date(response.header("date").unwrap_or_default()).expect("a date");
+            let date =
+                httpdate::parse_http_date(response.header("date").unwrap_or_default()).expect("a date");
             std::thread::sleep(Duration::from_millis(1100));
             date
         })
