@@ -219,7 +219,8 @@ fn client_body_in_file_only_keeps_or_cleans_its_files() {
 
 #[test]
 fn client_body_in_single_buffer_is_accepted() {
-    let server = Server::start(&format!("client_body_in_single_buffer on; client_body_buffer_size 16k; {SHOW}"));
+    let server =
+        Server::start(&format!("client_body_in_single_buffer on; client_body_buffer_size 16k; {SHOW}"));
     let body = "x".repeat(10_000);
     assert_eq!(text(&server, with_length(&body)), format!("{body}||10000"));
 }
@@ -284,22 +285,27 @@ fn a_body_whose_length_is_too_large_is_413_before_it_is_read() {
 #[test]
 fn the_default_limit_is_one_megabyte() {
     let server = Server::start("server { listen {port}; location / { root {root}; } }");
-    let head =
-        |length: u64| format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let head = |length: u64| {
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
+    };
     assert_ne!(raw_status(server.port(), head(1 << 20)), 413);
     assert_eq!(raw_status(server.port(), head((1 << 20) + 1)), 413);
 }
 
 #[test]
 fn a_chunked_body_is_413_when_it_outgrows_the_limit() {
-    let server = Server::start("client_max_body_size 10; client_body_early_read 1;
-        server { listen {port}; return 200 $request_body; }");
+    let server = Server::start(
+        "client_max_body_size 10; client_body_early_read 1;
+        server { listen {port}; return 200 $request_body; }",
+    );
     assert_eq!(text(&server, chunked("5\r\n01234\r\n5\r\n56789\r\n0\r\n\r\n")), "0123456789");
     let mut client = Client::connect(server.port());
     client.send(chunked("5\r\n01234\r\n6\r\n567890\r\n"));
     let response = client.read_response();
     assert_eq!((response.status, response.header("connection")), (413, Some("close")));
-    eventually("a log line", || server.error_log().contains("client intended to send too large chunked body"));
+    eventually("a log line", || {
+        server.error_log().contains("client intended to send too large chunked body")
+    });
 }
 
 #[test]
@@ -411,8 +417,10 @@ fn unread_bodies_look_as_in_nginx() {
 #[test]
 fn a_body_that_keeps_coming_is_dropped_within_bounds() {
     // The response says close, and the rest of the body lingers for a while only.
-    let server = Server::start("lingering_time 1s; lingering_timeout 500ms; client_max_body_size 10;
-        server { listen {port}; root {root}; }");
+    let server = Server::start(
+        "lingering_time 1s; lingering_timeout 500ms; client_max_body_size 10;
+        server { listen {port}; root {root}; }",
+    );
     let mut client = Client::connect(server.port());
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000000\r\n\r\n");
     assert_eq!(client.read_response().status, 413);
@@ -450,7 +458,8 @@ fn a_client_that_leaves_within_its_body_is_logged_and_leaves_nothing_behind() {
         server { listen {port}; return 200; }";
     let server = Server::start(conf);
     let mut client = Client::connect(server.port());
-    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(50_000)));
+    client
+        .send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(50_000)));
     eventually("a file", || files_below(&server.path("bodies")) > 0);
     drop(client);
     eventually("no file", || files_below(&server.path("bodies")) == 0);
@@ -460,8 +469,5 @@ fn a_client_that_leaves_within_its_body_is_logged_and_leaves_nothing_behind() {
 
 fn files_below(folder: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 })
-        .sum()
+    entries.flatten().map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
 }

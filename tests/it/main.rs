@@ -11,4 +11,6 @@ mod harness;
 mod hostile;
 mod http1;
 mod listen;
+mod pipelines;
 mod process;
+mod responses;

@@ -44,7 +44,11 @@ impl Client {
             self.flags.unread = true;
         }
         // Requests that were put away while the socket was full go on without a further byte.
-        if self.flags.unread || self.wire.has_held() { self.read_on(key, res) } else { self.end_turn(key, res) }
+        if self.flags.unread || self.wire.has_held() {
+            self.read_on(key, res)
+        } else {
+            self.end_turn(key, res)
+        }
     }
 
     /// Goes on where the last turn stopped for the sake of others.

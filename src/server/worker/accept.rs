@@ -173,10 +173,7 @@ impl Worker {
         }
         if now_ms >= self.shed_logged_ms + SHED_LOG_MS || self.shed_logged_ms == 0 {
             self.shed_logged_ms = now_ms;
-            self.log(
-                Level::Warn,
-                &format!("{limit} worker_connections are not enough, reusing connections"),
-            );
+            self.log(Level::Warn, &format!("{limit} worker_connections are not enough, reusing connections"));
         }
         idle.select_nth_unstable_by_key(count - 1, |(last, _)| *last);
         for (_, key) in idle.drain(..count) {
