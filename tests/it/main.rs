@@ -4,13 +4,30 @@
 
 mod util;
 
+mod access_log;
+mod autoindex;
 mod bodies;
+mod configuration;
 mod connections;
+mod diagnostics;
+mod error_log;
 mod error_pages;
 mod harness;
+mod headers;
 mod hostile;
 mod http1;
 mod listen;
+mod locations;
+mod map;
 mod pipelines;
+mod precompressed;
 mod process;
+mod real_site;
 mod responses;
+mod rewrite;
+mod samples;
+mod serve;
+mod spa;
+mod static_files;
+mod variables;
+mod virtual_hosts;

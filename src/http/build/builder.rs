@@ -49,7 +49,7 @@ pub struct Builder {
     /// Every log that the settings name, equal ones once.
     pub logs: LogList,
     /// Where errors go as long as the configuration does not say.
-    pub default_error_log: Option<crate::conf::main_settings::LogTarget>,
+    pub default_error_log: Option<crate::conf::log_target::LogTarget>,
     /// `error_log`s of the main context.
     pub error_log: Vec<ErrorTarget>,
     /// `log_format`s by name.

@@ -10,9 +10,8 @@ use crate::conf::diagnostics::{Diagnostic, Diagnostics};
 use crate::conf::directive::{self, Arity, Call, Complaint, Directive, Table, walk};
 use crate::conf::files::Files;
 use crate::conf::log_list::LogList;
-use crate::conf::main_settings::{
-    self, CpuAffinity, CpuMask, EnvSetting, MainSettings, UserSetting, WorkerCount,
-};
+use crate::conf::log_target::LogTarget;
+use crate::conf::main_settings::{CpuAffinity, CpuMask, EnvSetting, MainSettings, UserSetting, WorkerCount};
 use crate::conf::parser::Reader;
 use crate::conf::source::{Origin, SourceMap};
 use crate::conf::tree::Word;
@@ -32,7 +31,7 @@ pub struct BuildOptions<'a> {
     /// Directives of the command line (`-g`).
     pub command_line: &'a str,
     /// Where errors go as long as the configuration does not say; relative to the prefix.
-    pub error_log: &'a main_settings::LogTarget,
+    pub error_log: &'a LogTarget,
     /// The logs of the configuration that this one replaces, so that equal ones keep their numbers.
     pub previous_logs: Option<&'a LogList>,
     /// The machine's name.
@@ -111,14 +110,19 @@ pub struct MainScope {
     http: Option<finish::HttpDraft>,
 }
 
+/// All directives of the main and events contexts.
+pub(super) fn table() -> &'static Table<MainScope> {
+    static TABLE: OnceLock<Table<MainScope>> = OnceLock::new();
+    TABLE.get_or_init(|| Table::new(DIRECTIVES))
+}
+
 impl directive::Scope for MainScope {
     fn context(&self) -> Context {
         self.context
     }
 
     fn table(&self) -> &'static Table<MainScope> {
-        static TABLE: OnceLock<Table<MainScope>> = OnceLock::new();
-        TABLE.get_or_init(|| Table::new(DIRECTIVES))
+        table()
     }
 
     fn report(&mut self, diagnostic: Diagnostic) {

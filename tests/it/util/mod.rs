@@ -11,19 +11,22 @@
 
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
+pub mod browser;
+mod cases;
 mod client;
 mod config;
 pub mod nginx;
 mod parity;
 mod peer;
 mod ports;
-mod server;
+pub mod server;
 
+pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;
 pub use peer::{Peer, Upstream};
 pub use ports::Reserved;
-pub use server::{Builder, Output, Server};
+pub use server::{Builder, Output, Server, subject_is_ours};
 
 pub use nginx::{Nginx, parity};
 pub use rustix::process::Signal;

@@ -27,7 +27,7 @@ impl Parity {
             ignored: vec!["date".to_owned()],
             ignored_bodies: false,
             strict_order: false,
-            subject: Program::Thalweg,
+            subject: if super::server::subject_is_ours() { Program::Thalweg } else { Program::Nginx },
         }
     }
 
@@ -90,7 +90,7 @@ impl Parity {
             eprintln!("no nginx here: parity not compared");
             return;
         }
-        if nginx::is_under_test() {
+        if !super::server::subject_is_ours() {
             return;
         }
         let report = self.differences();
@@ -103,19 +103,40 @@ impl Parity {
         let subject = self.start(self.subject);
         let mut report = String::new();
         for (bytes, count) in &self.requests {
-            let expected = self.answer(&reference, bytes, *count);
-            let found = self.answer(&subject, bytes, *count);
-            if expected != found {
-                let _ = writeln!(report, "request {:?}", String::from_utf8_lossy(bytes));
-                diff(&mut report, &expected, &found);
-            }
+            self.compare(&reference, &subject, bytes, *count, &mut report);
         }
         report
     }
 
+    /// Sends the bytes to both and adds what differs to the report.
+    pub(super) fn compare(
+        &self,
+        reference: &Server,
+        subject: &Server,
+        bytes: &[u8],
+        count: usize,
+        report: &mut String,
+    ) {
+        let expected = self.answer(reference, bytes, count);
+        let found = self.answer(subject, bytes, count);
+        if expected != found {
+            let _ = writeln!(report, "request {:?}", String::from_utf8_lossy(bytes));
+            diff(report, &expected, &found);
+        }
+    }
+
+    /// The configuration.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The builder with the comparison's files.
+    pub(super) fn with_files(&self, builder: Builder) -> Builder {
+        self.files.iter().fold(builder, |builder, (path, contents)| builder.file(path, contents))
+    }
+
     fn start(&self, program: Program) -> Server {
-        let builder = Builder::new(program, &self.text);
-        self.files.iter().fold(builder, |builder, (path, contents)| builder.file(path, contents)).start()
+        self.with_files(Builder::new(program, &self.text)).start()
     }
 
     /// The answers as comparable lines.
