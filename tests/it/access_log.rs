@@ -59,14 +59,9 @@ pub fn syslog_socket(path: &Path) -> UnixDatagram {
 
 #[test]
 fn combined_is_the_format_without_a_word() {
-    let server =
-        Server::builder("server { listen {port}; root {root}/html; }").file("html/f", "0123456789").start();
-    request(
-        server.port(),
-        "GET",
-        "/f?q",
-        &[("User-Agent", "agent/1"), ("Referer", "http://r/"), ("Authorization", "Basic YW5uOng=")],
-    );
+    let server = Server::builder("server { listen {port}; root {root}/html; }").file("html/f", "0123456789").start();
+    request(server.port(), "GET", "/f?q", &[("User-Agent", "agent/1"), ("Referer", "http://r/"),
+        ("Authorization", "Basic YW5uOng=")]);
     get(server.port(), "/none");
     let lines = server.access_log_lines(2);
     let (head, tail) = lines[0].split_once('[').expect(&lines[0]);
@@ -97,8 +92,7 @@ fn json_escaping_is_nginx_s_and_its_lines_parse() {
         &HOSTILE[..3],
     );
     for line in lines {
-        let value: serde_json::Value =
-            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(value["none"], "");
     }
 }
@@ -167,18 +161,8 @@ fn several_logs_off_conditions_and_inheritance() {
             location /if-args { access_log {root}/if-args.log l if=$arg_log; return 200; }
             location / { if ($arg_quiet) { access_log off; } return 200; } }",
     );
-    for path in [
-        "/inherit",
-        "/own",
-        "/two",
-        "/off",
-        "/if",
-        "/if?x=1",
-        "/if-args?log=0",
-        "/if-args?log=",
-        "/if-args?log=1",
-        "/last",
-    ] {
+    for path in ["/inherit", "/own", "/two", "/off", "/if", "/if?x=1", "/if-args?log=0", "/if-args?log=", "/if-args?log=1",
+        "/last"] {
         get(server.port(), path);
     }
     assert_eq!(lines(&server, "http.log", 2), ["/inherit", "/last"]);
@@ -256,8 +240,7 @@ fn gzip_logs_are_readable() {
     }
     server.signal(Signal::QUIT);
     server.wait_for_exit();
-    let output =
-        std::process::Command::new("gzip").arg("-dc").arg(server.path("l.log.gz")).output().expect("gzip");
+    let output = std::process::Command::new("gzip").arg("-dc").arg(server.path("l.log.gz")).output().expect("gzip");
     let wanted: String = (0..100).map(|number| format!("/{number}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
 }
@@ -287,8 +270,9 @@ fn paths_with_variables_make_files_by_request() {
 
 #[test]
 fn a_hostile_host_can_not_choose_the_folder_of_a_log() {
-    let server =
-        Server::start("server { listen {port}; root {root}/html; access_log {root}/logs/$http_x_name.log; }");
+    let server = Server::start(
+        "server { listen {port}; root {root}/html; access_log {root}/logs/$http_x_name.log; }",
+    );
     server.write("html/f", "f");
     folder_for_all(&server, "logs");
     request(server.port(), "GET", "/f", &[("X-Name", "../escaped")]);
@@ -301,9 +285,7 @@ fn a_hostile_host_can_not_choose_the_folder_of_a_log() {
 
 #[test]
 fn usr1_reopens_what_was_moved_away() {
-    let server = Server::start(
-        "log_format l '$uri'; access_log {root}/l.log l; server { listen {port}; return 200; }",
-    );
+    let server = Server::start("log_format l '$uri'; access_log {root}/l.log l; server { listen {port}; return 200; }");
     get(server.port(), "/before");
     assert_eq!(lines(&server, "l.log", 1), ["/before"]);
     std::fs::rename(server.path("l.log"), server.path("l.old")).expect("rename");
@@ -356,9 +338,7 @@ fn a_log_may_be_a_terminal_a_pipe_or_a_full_device() {
     for _ in 0..3 {
         assert_eq!(get(server.port(), "/x").text(), "ok");
     }
-    eventually("lines on standard output", || {
-        server.stdout().lines().filter(|line| *line == "/x").count() == 3
-    });
+    eventually("lines on standard output", || server.stdout().lines().filter(|line| *line == "/x").count() == 3);
 }
 
 #[test]
@@ -390,10 +370,7 @@ fn lines_of_concurrent_requests_are_never_torn() {
             std::thread::spawn(move || {
                 let mut client = Client::connect(port);
                 for number in 0..200 {
-                    client.send(format!(
-                        "GET /{thread}-{number}-{} HTTP/1.1\r\nHost: a\r\n\r\n",
-                        "x".repeat(500)
-                    ));
+                    client.send(format!("GET /{thread}-{number}-{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(500)));
                     client.read_response();
                 }
             })
@@ -404,9 +381,5 @@ fn lines_of_concurrent_requests_are_never_torn() {
     }
     let lines = lines(&server, "l.log", 1600);
     assert_eq!(lines.len(), 1600);
-    assert!(
-        lines
-            .iter()
-            .all(|line| line.starts_with("</") && line.ends_with("x>") && line.matches('<').count() == 1)
-    );
+    assert!(lines.iter().all(|line| line.starts_with("</") && line.ends_with("x>") && line.matches('<').count() == 1));
 }

@@ -83,11 +83,7 @@ fn gzip_vary_always_off_and_the_conditions() {
         .get_with("/auth/a.html", with_via, SQUEEZED)
         .get_with("/auth/a.html", &format!("{with_via}|Authorization: x"), SQUEEZED)
         .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: some bot", PLAIN)
-        .get_with(
-            "/disabled/a.html",
-            "Accept-Encoding: gzip|User-Agent: Mozilla/4.0 (compatible; MSIE 6.0;)",
-            PLAIN,
-        )
+        .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: Mozilla/4.0 (compatible; MSIE 6.0;)", PLAIN)
         .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: good", SQUEEZED)
         .check();
 }
@@ -130,32 +126,12 @@ fn brotli_and_zstd_siblings_are_chosen_by_weight_then_by_size() {
         .file("html/b.js.gz", "gz")
         .get("/a.js", "200 plain [vary: Accept-Encoding]")
         .get_with("/a.js", "Accept-Encoding: br", "200 br [content-encoding: br] [vary: Accept-Encoding]")
-        .get_with(
-            "/a.js",
-            "Accept-Encoding: zstd",
-            "200 zst [content-encoding: zstd] [vary: Accept-Encoding]",
-        )
-        .get_with(
-            "/a.js",
-            "Accept-Encoding: gzip, deflate, br, zstd",
-            "200 br [content-encoding: br] [vary: Accept-Encoding]",
-        )
-        .get_with(
-            "/a.js",
-            "Accept-Encoding: gzip, zstd",
-            "200 zst [content-encoding: zstd] [vary: Accept-Encoding]",
-        )
-        .get_with(
-            "/a.js",
-            "Accept-Encoding: br;q=0.1, gzip;q=0.9",
-            "200 gz [content-encoding: gzip] [vary: Accept-Encoding]",
-        )
+        .get_with("/a.js", "Accept-Encoding: zstd", "200 zst [content-encoding: zstd] [vary: Accept-Encoding]")
+        .get_with("/a.js", "Accept-Encoding: gzip, deflate, br, zstd", "200 br [content-encoding: br] [vary: Accept-Encoding]")
+        .get_with("/a.js", "Accept-Encoding: gzip, zstd", "200 zst [content-encoding: zstd] [vary: Accept-Encoding]")
+        .get_with("/a.js", "Accept-Encoding: br;q=0.1, gzip;q=0.9", "200 gz [content-encoding: gzip] [vary: Accept-Encoding]")
         .get_with("/a.js", "Accept-Encoding: br;q=0, zstd;q=0", "200 plain [vary: Accept-Encoding]")
-        .get_with(
-            "/b.js",
-            "Accept-Encoding: br, gzip",
-            "200 gz [content-encoding: gzip] [vary: Accept-Encoding]",
-        )
+        .get_with("/b.js", "Accept-Encoding: br, gzip", "200 gz [content-encoding: gzip] [vary: Accept-Encoding]")
         .get("/always/a.js", "200 br [content-encoding: br]")
         .check();
 }
