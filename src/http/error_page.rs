@@ -11,7 +11,8 @@ use super::redirect;
 
 /// What a handler's status comes to.
 pub fn finish(exchange: &mut Exchange, context: &mut Context, status: Status) -> Flow {
-    if status == Status::CLOSE {
+    // With 408 and 499 nginx takes the client for gone, whoever said so.
+    if matches!(status, Status::CLOSE | Status::REQUEST_TIMEOUT | Status(499)) {
         // Nothing is sent, but the access log shows it.
         exchange.error_status = Some(status);
         return Flow::Close;

@@ -456,6 +456,24 @@ fn at_worker_connections_the_oldest_idle_connection_goes_first() {
 }
 
 #[test]
+fn keepalive_min_timeout_keeps_idle_connections_from_giving_way() {
+    let server = Server::start(
+        &shared("worker_processes 1;", "worker_connections 20;")
+            .replace("server {", "keepalive_min_timeout 60s; server {"),
+    );
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(server.port())).collect();
+    for client in &mut clients {
+        client.send(GET);
+    }
+    assert_eq!(clients[0].read_response().status, 200);
+    eventually("a log line", || server.error_log().contains("worker_connections are not enough"));
+    clients[0].expect_quiet(Duration::from_millis(300));
+    // When some leave, those that wait come in.
+    clients.drain(..15);
+    assert_eq!(clients.last_mut().expect("clients").read_response().status, 200);
+}
+
+#[test]
 fn with_no_idle_connection_to_give_up_a_new_one_is_closed_or_waits() {
     let server = Server::start(&shared("worker_processes 1;", "worker_connections 20;"));
     let mut busy: Vec<Client> = (0..40)

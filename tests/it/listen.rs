@@ -307,7 +307,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_unix_socket_is_removed_at_the_end() {
     let mut server = Server::start("server { listen {port}; listen unix:{root}/a.sock; return 200; }");
-    assert!(server.path("a.sock").exists());
+    eventually("the socket", || server.path("a.sock").exists());
     server.signal(Signal::TERM);
     server.wait_for_exit();
     assert!(!server.path("a.sock").exists());
