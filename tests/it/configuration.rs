@@ -159,7 +159,7 @@ fn contexts_arity_and_duplicates_are_checked_as_nginx_does() {
         ("http { server { server_name ~(; } }", "failed"),
         ("http { map a { } }", "invalid number of arguments in \"map\" directive"),
         ("http { map $a b { } }", "invalid variable name \"b\""),
-        ("worker_processes x;", "\"worker_processes\" directive invalid value"),
+        ("worker_processes x; http { }", "\"worker_processes\" directive invalid value"),
         ("error_log a nonsense;", "invalid log level \"nonsense\""),
         ("http { server { location / { internal on; } } }", "invalid number of arguments in \"internal\" directive"),
         ("http { server { try_files a; } }", "invalid number of arguments in \"try_files\" directive"),
