@@ -6,6 +6,7 @@
 pub mod base;
 pub mod conf;
 pub mod http;
+pub mod laws;
 pub mod message;
 pub mod process;
 pub mod proto;

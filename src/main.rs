@@ -6,11 +6,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use thalweg::process::invocation::{Action, Invocation, Order};
-use thalweg::process::serve::{ServeAddress, ServeOptions, serve_configuration};
+use thalweg::process::serve::{self, ServeAddress, ServeOptions, serve_configuration};
 
 /// An event-driven HTTP server for Linux that reads nginx.conf.
 #[derive(Debug, Parser)]
-#[command(name = "thalweg", disable_version_flag = true, args_conflicts_with_subcommands = true)]
+#[command(name = "thalweg", disable_version_flag = true, args_conflicts_with_subcommands = true, args_override_self = true)]
 struct CommandLine {
     /// Show the version and exit
     #[arg(short = 'v')]
@@ -50,6 +50,8 @@ struct CommandLine {
 enum Command {
     /// Serve a folder without a configuration
     Serve(ServeArguments),
+    /// Print the reference of all directives, as Markdown
+    Directives,
 }
 
 #[derive(Debug, Args)]
@@ -93,6 +95,10 @@ fn main() -> ExitCode {
         print_version(line.build);
         return ExitCode::SUCCESS;
     }
+    if let Some(Command::Directives) = line.command {
+        let written = std::io::stdout().write_all(thalweg::http::build::reference().as_bytes());
+        return exit_code(i32::from(written.is_err()));
+    }
     if let Some(Command::Serve(serve)) = &line.command {
         return match serve_invocation(serve, arguments) {
             Ok(Some(invocation)) => exit_code(thalweg::process::run(&invocation)),
@@ -119,6 +125,7 @@ fn main() -> ExitCode {
         error_log: line.error_log,
         directives: line.directives.unwrap_or_default(),
         text: None,
+        greeting: None,
         quiet: line.quiet,
         action,
         arguments,
@@ -142,7 +149,7 @@ fn serve_invocation(
     if !folder.is_dir() {
         return Err(format!("\"{}\" is not a folder", folder.display()));
     }
-    let url = address.url();
+    let place = address.url().unwrap_or_else(|| address.argument());
     let private = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let pid_path = private.join(format!("thalweg-serve-{}.pid", std::process::id()));
     let configuration = serve_configuration(&ServeOptions {
@@ -151,15 +158,15 @@ fn serve_invocation(
         spa: serve.spa,
         listing: !serve.no_listing,
         pid_path: pid_path.into_os_string().into_encoded_bytes(),
+        user: serve::owner(&folder),
     });
     if serve.print_config {
         std::io::stdout().write_all(&configuration.text).map_err(|error| error.to_string())?;
         return Ok(None);
     }
-    if let Some(url) = url {
-        println!("thalweg serves {} at {url} (Ctrl-C ends it)", folder.display());
-    }
+    let greeting = format!("thalweg serves {} at {place} (Ctrl-C ends it)", folder.display());
     Ok(Some(Invocation {
+        greeting: Some(greeting),
         prefix: Some(folder),
         configuration: Some("thalweg-serve.conf".into()),
         error_log: Some("stderr".to_owned()),

@@ -2,6 +2,7 @@
 //! all in one place. The walk over a tree checks each directive against its entry before its setter sees it.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use super::context::Context;
 use super::diagnostics::{Diagnostic, Severity};
@@ -53,6 +54,21 @@ impl Arity {
 
     fn allows(self, count: usize) -> bool {
         if count < 15 { self.counts & (1 << count) != 0 } else { self.counts & Arity::MORE != 0 }
+    }
+}
+
+/// As a reference writes it: `on or off`, `1`, `1 or 2`, `2 to 4`, `1 or more`, with `{}` for a block.
+impl fmt::Display for Arity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (low, high) = (self.counts.trailing_zeros(), 15 - self.counts.leading_zeros());
+        match (low, high) {
+            _ if self.flag => f.write_str("`on` or `off`")?,
+            (low, high) if low == high => write!(f, "{low}")?,
+            (low, 15) => write!(f, "{low} or more")?,
+            (low, high) if high == low + 1 || self.counts.count_ones() == 2 => write!(f, "{low} or {high}")?,
+            (low, high) => write!(f, "{low} to {high}")?,
+        }
+        f.write_str(if self.block { ", `{}`" } else { "" })
     }
 }
 
@@ -185,15 +201,15 @@ pub trait Scope: Sized + 'static {
     fn context(&self) -> Context;
     /// The directives that may occur.
     fn table(&self) -> &'static Table<Self>;
-    /// Takes a complaint.
-    fn report(&mut self, diagnostic: Diagnostic);
+    /// Takes what is wrong with a directive.
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive);
 }
 
 /// Gives every directive of `block` to its setter; what is wrong is reported, and the walk goes on.
 pub fn walk<S: Scope>(scope: &mut S, block: &[tree::Directive]) {
     for directive in block {
         if let Err(diagnostic) = apply(scope, directive) {
-            scope.report(*diagnostic);
+            scope.report(*diagnostic, directive);
         }
     }
 }

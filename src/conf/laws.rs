@@ -3,7 +3,9 @@
 use super::parser::{self, MAX_DEPTH, Parsed};
 use super::render::{self, Style};
 use super::source::{MemoryFiles, SourceMap, Span};
+use super::template::{Part, Template, VariableNames};
 use super::tree::{self, Directive};
+use super::{glob, listen, log_target, values};
 
 /// Reads any bytes as a configuration, with a file to include, and checks the laws:
 ///
@@ -77,6 +79,64 @@ fn same(one: &[Directive], other: &[Directive]) -> bool {
                     _ => false,
                 }
         })
+}
+
+/// A text is a template or gets an error; a template, written with braces around its names, is the same template.
+pub fn fuzz_template(text: &[u8]) {
+    let mut names = VariableNames::default();
+    let Ok(template) = Template::parse(text, &mut names) else {
+        assert!(text.contains(&b'$'), "text without a dollar is a template");
+        return;
+    };
+    let mut written = Vec::new();
+    for part in template.parts() {
+        match part {
+            Part::Literal(literal) => {
+                assert!(!literal.is_empty() && !literal.contains(&b'$'));
+                written.extend_from_slice(literal);
+            }
+            Part::Variable(id) => {
+                written.extend_from_slice(format!("${{{}}}", names.names()[id.0 as usize]).as_bytes());
+            }
+            Part::Capture(number) => {
+                assert!((1..=9).contains(number));
+                written.extend_from_slice(format!("${number}").as_bytes());
+            }
+        }
+    }
+    let known = names.names().len();
+    assert_eq!(Template::parse(&written, &mut names), Ok(template));
+    assert_eq!(names.names().len(), known);
+}
+
+/// One argument, read in every way that arguments are read: none panics; a plain number is the same size, offset and
+/// number of seconds; milliseconds and seconds agree.
+pub fn fuzz_value(text: &[u8]) {
+    let _ = values::parse_flag(text);
+    if let Ok(number) = values::parse_number(text) {
+        assert_eq!(values::parse_size(text), Ok(number));
+        assert_eq!(values::parse_time_s(text), Ok(number));
+    }
+    if let Ok(size) = values::parse_size(text) {
+        assert_eq!(values::parse_offset(text), Ok(size));
+    }
+    if let (Ok(seconds), Ok(milliseconds)) = (values::parse_time_s(text), values::parse_time_ms(text)) {
+        assert_eq!(seconds.checked_mul(1000), Some(milliseconds));
+    }
+    let _ = log_target::LogTarget::parse_error_log(text);
+    let _ = log_target::LogTarget::parse_access_log(text);
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let words: Vec<&str> = text.split(' ').collect();
+    if let Ok(directive) = listen::ListenDirective::parse(&words) {
+        let _ = directive.addresses(&[]);
+        let _ = directive.addresses(&["127.0.0.1".parse().expect("an address")]);
+    }
+    if let [pattern, path, ..] = words[..] {
+        let _ = glob::matches_path(pattern, path);
+        let is_plain = !glob::is_pattern(path) && !path.contains('\\');
+        assert!(!is_plain || glob::matches_path(path, path));
+        assert!(!is_plain || path == pattern || !glob::matches_path(path, pattern));
+    }
 }
 
 #[cfg(test)]

@@ -170,16 +170,13 @@ impl ListenDirective {
             }
             Host::Name(_) => found,
         };
-        let ports = self.first_port..=self.last_port;
-        let mut listens: Vec<Listen> = Vec::new();
-        for (host, port) in hosts.iter().flat_map(|host| ports.clone().map(move |port| (*host, port))) {
-            let address = ListenAddress::Inet(SocketAddr::new(host, port));
-            // A resolver may say the same address twice.
-            if !listens.iter().any(|known| known.address == address) {
-                listens.push(self.at(address));
-            }
-        }
-        Ok(listens)
+        // A resolver may say the same address twice. The ports are as many as 65,535: only hosts are compared.
+        let first_of_its_kind = |at: &usize| !hosts[..*at].contains(&hosts[*at]);
+        let listens = (0..hosts.len()).filter(first_of_its_kind).flat_map(|at| {
+            (self.first_port..=self.last_port)
+                .map(move |port| self.at(ListenAddress::Inet(SocketAddr::new(hosts[at], port))))
+        });
+        Ok(listens.collect())
     }
 
     fn at(&self, address: ListenAddress) -> Listen {

@@ -87,6 +87,15 @@ impl LogTarget {
         }
     }
 
+    /// The word of `error_log` that stands for this target, with an absolute path.
+    pub fn word(&self) -> Vec<u8> {
+        match self {
+            LogTarget::File(path) => path.clone(),
+            LogTarget::Stderr => b"stderr".to_vec(),
+            LogTarget::Syslog(target) => [b"syslog:".as_slice(), &target.parameters()].concat(),
+        }
+    }
+
     /// True if lines go to a syslog server.
     pub fn is_syslog(&self) -> bool {
         matches!(self, LogTarget::Syslog(_))
@@ -94,6 +103,27 @@ impl LogTarget {
 }
 
 impl SyslogTarget {
+    /// What [`SyslogTarget::parse`] reads.
+    fn parameters(&self) -> Vec<u8> {
+        let mut out = b"server=".to_vec();
+        match &self.server {
+            SyslogServer::Udp(address) => out.extend_from_slice(address.to_string().as_bytes()),
+            SyslogServer::Name { host, port } => out.extend_from_slice(format!("{host}:{port}").as_bytes()),
+            SyslogServer::Unix(path) => {
+                out.extend_from_slice(b"unix:");
+                out.extend_from_slice(path);
+            }
+        }
+        let facility = FACILITIES.get(usize::from(self.facility)).copied().unwrap_or("local7");
+        let severity = self.severity.name();
+        out.extend_from_slice(format!(",facility={facility},severity={severity},tag=").as_bytes());
+        out.extend_from_slice(&self.tag);
+        if self.without_hostname {
+            out.extend_from_slice(b",nohostname");
+        }
+        out
+    }
+
     /// What stands behind `syslog:`, parameters with commas between them.
     pub fn parse(parameters: &[u8]) -> Result<SyslogTarget, String> {
         let (mut server, mut facility, mut severity, mut tag) = (None, None, None, None);

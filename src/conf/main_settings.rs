@@ -2,22 +2,13 @@
 
 use crate::base::cidr::Cidr;
 use crate::base::level::Level;
+use crate::conf::log_target::LogTarget;
 use std::time::Duration;
-
-/// Where the error log goes, as configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LogTarget {
-    /// A file; relative to the prefix.
-    File(String),
-    /// `stderr`.
-    Stderr,
-    /// `syslog:...`, with everything behind the colon.
-    Syslog(String),
-}
 
 /// One `error_log` of the main context.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorLog {
+    /// The path of a file is absolute.
     pub target: LogTarget,
     /// Lines of this level and more severe ones are written. nginx's default is `error`.
     pub level: Level,

@@ -40,7 +40,7 @@ fn built(http: &str) -> Built {
 fn build_whole(text: &str) -> Built {
     let mut files = MemoryFiles::new().with("/etc/t.conf", text);
     let options = BuildOptions {
-        error_log: &crate::conf::main_settings::LogTarget::File("logs/error.log".to_owned()),
+        error_log: &crate::conf::log_target::LogTarget::File("logs/error.log".into()),
         previous_logs: None,
         path: "/etc/t.conf",
         prefix: "/p/",

@@ -113,7 +113,7 @@ fn build_http(http: &str, files: MemoryFiles) -> Built {
 pub fn build_whole(text: Vec<u8>, files: MemoryFiles) -> Built {
     let mut files = files.with("/etc/thalweg/thalweg.conf", text);
     let options = BuildOptions {
-        error_log: &crate::conf::main_settings::LogTarget::Stderr,
+        error_log: &crate::conf::log_target::LogTarget::Stderr,
         previous_logs: None,
         path: "/etc/thalweg/thalweg.conf",
         prefix: "/usr/share/thalweg/",

@@ -1,6 +1,8 @@
 //! Laws of the helpers here, for property tests and fuzz targets. Each panics where its law is broken.
 
-use super::{RangeRequest, normalize_uri, parse_ranges, validate_host};
+use super::{
+    RangeRequest, check_unsafe_uri, if_match, if_none_match, normalize_uri, parse_ranges, validate_host,
+};
 
 /// A normal path is rooted, not longer than the target, holds no NUL, no dot segment, and (with `merge_slashes`) no
 /// empty one; what stands before it in the output stays.
@@ -40,4 +42,32 @@ pub fn fuzz_host(text: &[u8]) {
     assert!(!name.is_empty());
     assert!(name.iter().all(|&byte| byte > b' ' && byte < 0x7f && !b"/\\@?#".contains(&byte)));
     assert!(name.starts_with(b"[") || !name.contains(&b':'));
+}
+
+/// What passes holds no NUL and no `..` segment, is not longer than the URI, and its arguments are what follows its
+/// question mark; what stands before it in the output stays.
+pub fn fuzz_unsafe_uri(text: &[u8]) {
+    let mut out = b"before".to_vec();
+    let Ok(uri) = check_unsafe_uri(text, &mut out) else { return };
+    let path = out.strip_prefix(b"before").expect("the output is appended to");
+    assert!(!path.is_empty() && path.len() <= text.len() && !path.contains(&0));
+    assert!(path.split(|&byte| byte == b'/').all(|segment| segment != b".."));
+    let path_end = uri.args.as_ref().map_or(text.len(), |args| args.start - 1);
+    assert!(uri.args.is_none_or(|args| text[args.start - 1] == b'?' && args.end == text.len()));
+    assert_eq!(uri.changed, path != &text[..path_end]);
+}
+
+/// A tag is found in a list of itself, wherever it stands there; a strong match is a weak one too.
+pub fn fuzz_entity_tags(tag: &[u8], list: &[u8]) {
+    assert_eq!(if_match(list, None), list == b"*");
+    let is_tag = tag.len() > 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"") && !tag.contains(&b',');
+    if is_tag {
+        assert!(!if_match(list, Some(tag)) || if_none_match(list, Some(tag)));
+    }
+    if is_tag && !list.is_empty() {
+        assert!(if_match(tag, Some(tag)));
+        assert!(if_match(&[list, b", ", tag].concat(), Some(tag)));
+        assert!(if_match(&[tag, b" , ", list].concat(), Some(tag)));
+        assert!(if_none_match(&[b"W/", tag, b",", list].concat(), Some(tag)));
+    }
 }

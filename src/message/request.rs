@@ -82,7 +82,7 @@ pub struct RequestHead {
 }
 
 #[derive(Debug)]
-struct FirstLines([u16; FieldName::COUNT]);
+struct FirstLines([u32; FieldName::COUNT]);
 
 impl Default for FirstLines {
     fn default() -> Self {
@@ -129,21 +129,21 @@ impl RequestHead {
             && let Some(first) = self.first.0.get_mut(id as usize)
             && *first == 0
         {
-            *first = u16::try_from(position).unwrap_or(u16::MAX);
+            *first = position as u32;
         }
     }
 
     /// Value of the first line with this name, without a search.
     pub fn field(&self, id: FieldName) -> Option<&[u8]> {
         let position = *self.first.0.get(id as usize)?;
-        let field = self.fields.list().get(usize::from(position).checked_sub(1)?)?;
+        let field = self.fields.list().get((position as usize).checked_sub(1)?)?;
         Some(self.fields.get(field.value))
     }
 
     /// Place of the value of the first line with this name; empty if there is none.
     pub fn field_span(&self, id: FieldName) -> Span {
         let position = self.first.0.get(id as usize).copied().unwrap_or(0);
-        let field = usize::from(position).checked_sub(1).and_then(|at| self.fields.list().get(at));
+        let field = (position as usize).checked_sub(1).and_then(|at| self.fields.list().get(at));
         field.map_or(Span::default(), |field| field.value)
     }
 
@@ -177,5 +177,16 @@ mod tests {
         assert!(!head.has(FieldName::Range));
         head.clear();
         assert_eq!(head.field(FieldName::Host), None);
+    }
+
+    /// `max_headers` has no upper bound of its own.
+    #[test]
+    fn a_field_behind_tens_of_thousands_of_others_is_itself() {
+        let mut head = RequestHead::default();
+        for _ in 0..70_000 {
+            head.push(b"x", b"1");
+        }
+        head.push(b"Content-Length", b"5");
+        assert_eq!(head.field(FieldName::ContentLength), Some(&b"5"[..]));
     }
 }

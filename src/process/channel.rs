@@ -6,7 +6,8 @@
 use super::configuration::KeptText;
 use super::invocation::Paths;
 use crate::base::level::Level;
-use crate::conf::main_settings::{ErrorLog, LogTarget};
+use crate::conf::log_target::LogTarget;
+use crate::conf::main_settings::ErrorLog;
 use crate::server::listeners::ListenerSet;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
@@ -52,13 +53,7 @@ impl KeptState {
         field(self.pid_path.as_os_str().as_encoded_bytes());
         field(&(self.error_logs.len() as u64).to_ne_bytes());
         for log in &self.error_logs {
-            let (kind, value) = match &log.target {
-                LogTarget::File(path) => ("file", path.as_str()),
-                LogTarget::Stderr => ("stderr", ""),
-                LogTarget::Syslog(value) => ("syslog", value.as_str()),
-            };
-            field(kind.as_bytes());
-            field(value.as_bytes());
+            field(&log.target.word());
             field(log.level.name().as_bytes());
         }
         for (path, text) in &self.text.files {
@@ -86,12 +81,8 @@ impl KeptState {
         let logs = u64::from_ne_bytes(field()??.try_into().ok()?);
         let mut error_logs = Vec::new();
         for _ in 0..logs {
-            let (kind, value, level) = (field()??, text(field()??)?, field()??);
-            let target = match kind {
-                b"file" => LogTarget::File(value),
-                b"stderr" => LogTarget::Stderr,
-                _ => LogTarget::Syslog(value),
-            };
+            let (word, level) = (field()??, field()??);
+            let target = LogTarget::parse_error_log(word).ok()?;
             error_logs.push(ErrorLog { target, level: Level::parse(level)? });
         }
         let mut files = BTreeMap::new();
@@ -251,9 +242,9 @@ mod tests {
             text: KeptText { files: files.into() },
             pid_path: "/run/a.pid".into(),
             error_logs: vec![
-                log(LogTarget::File("e.log".to_owned()), Level::Info),
+                log(LogTarget::File(b"/e.log".to_vec()), Level::Info),
                 log(LogTarget::Stderr, Level::Error),
-                log(LogTarget::Syslog("server=x".to_owned()), Level::Debug),
+                log(LogTarget::parse_error_log(b"syslog:server=x,tag=y").unwrap(), Level::Debug),
             ],
         }
     }

@@ -1,6 +1,6 @@
 //! What the command line asks for, independent of how it is spelled.
 
-use crate::conf::main_settings::LogTarget;
+use crate::conf::log_target::LogTarget;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +49,8 @@ pub struct Invocation {
     pub directives: String,
     /// Configuration text in place of a file.
     pub text: Option<Vec<u8>>,
+    /// A line for standard output when the sockets are open.
+    pub greeting: Option<String>,
     /// `-q`: a test says only what is wrong.
     pub quiet: bool,
     pub action: Action,
@@ -73,8 +75,8 @@ impl Paths {
             prefix.join(invocation.configuration.as_deref().unwrap_or(DEFAULT_CONFIGURATION.as_ref()));
         let error_log = match invocation.error_log.as_deref() {
             Some("stderr") => LogTarget::Stderr,
-            Some(path) => LogTarget::File(path.to_owned()),
-            None => LogTarget::File(DEFAULT_ERROR_LOG.to_owned()),
+            Some(path) => LogTarget::File(path.into()),
+            None => LogTarget::File(DEFAULT_ERROR_LOG.into()),
         };
         Self { prefix, configuration, error_log }
     }
@@ -84,7 +86,7 @@ impl Paths {
         Self {
             prefix: prefix.to_owned(),
             configuration: prefix.join(DEFAULT_CONFIGURATION),
-            error_log: LogTarget::File("error.log".to_owned()),
+            error_log: LogTarget::File(prefix.join("error.log").into_os_string().into_encoded_bytes()),
         }
     }
 }
@@ -101,6 +103,7 @@ mod tests {
             error_log: None,
             directives: String::new(),
             text: None,
+            greeting: None,
             quiet: false,
             action: Action::Run,
             arguments: Vec::new(),

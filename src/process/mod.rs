@@ -52,7 +52,7 @@ pub fn run(invocation: &Invocation) -> i32 {
         Action::Run => {
             let program = Program::new(invocation.arguments.clone(), &current_folder);
             let mut log = StartupLog::terminal();
-            match start(source, program, inherited, &mut log) {
+            match start(source, program, inherited, invocation.greeting.as_deref(), &mut log) {
                 Ok(status) => status,
                 Err(problems) => {
                     for problem in problems {
@@ -126,6 +126,7 @@ fn start(
     source: Source,
     program: Program,
     inherited: Option<ListenerSet>,
+    greeting: Option<&str>,
     log: &mut StartupLog,
 ) -> Result<i32, Vec<String>> {
     let one = |problem: String| vec![problem];
@@ -163,6 +164,10 @@ fn start(
         .unwrap_or_default()
         .renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))
         .map_err(|_| Vec::new())?;
+    if let Some(greeting) = greeting {
+        // A standard output that nobody reads is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{greeting}");
+    }
 
     let mut notice = None;
     if site.main.daemon && older.is_none() {

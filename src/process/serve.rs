@@ -3,6 +3,8 @@
 //! Nothing is special about that configuration: `--print-config` shows it, and `-c` takes it.
 
 use std::net::Ipv6Addr;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// The port where neither `--listen` nor `$PORT` names one.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -32,6 +34,30 @@ pub struct ServeOptions {
     pub listing: bool,
     /// Where the pid file goes.
     pub pid_path: Vec<u8>,
+    /// User and group of the workers, when root serves: [`owner`].
+    pub user: Option<(String, String)>,
+}
+
+/// The user and group that a folder belongs to, by name, if root asks. The built-in `nobody` could not get into most
+/// folders that people serve; their owner can, and sees no more than what is theirs.
+pub fn owner(folder: &Path) -> Option<(String, String)> {
+    if !rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let metadata = std::fs::metadata(folder).ok()?;
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let groups = std::fs::read_to_string("/etc/group").ok()?;
+    Some((name_of(&users, metadata.uid())?, name_of(&groups, metadata.gid())?))
+}
+
+/// The first name of a number in the text of `/etc/passwd` or `/etc/group`.
+fn name_of(text: &str, number: u32) -> Option<String> {
+    let number = number.to_string();
+    text.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let name = parts.next()?;
+        (parts.nth(1)? == number).then(|| name.to_owned())
+    })
 }
 
 impl ServeAddress {
@@ -51,7 +77,7 @@ impl ServeAddress {
     }
 
     /// The argument of `listen`.
-    fn argument(&self) -> String {
+    pub fn argument(&self) -> String {
         match self {
             ServeAddress::Any(port) => port.to_string(),
             ServeAddress::Host(host, port) => format!("{host}:{port}"),
@@ -130,6 +156,9 @@ pub fn serve_configuration(options: &ServeOptions) -> ServeConfiguration {
     line(0, &[b"# The configuration of `thalweg serve`; `thalweg -c FILE` runs it too."]);
     if needs_prefix {
         line(0, &[b"# The folder's name has a dollar sign, which is always a variable here: run it with `-p FOLDER`."]);
+    }
+    if let Some((user, group)) = &options.user {
+        line(0, &[b"user ", &quote(user.as_bytes()), b" ", &quote(group.as_bytes()), b";"]);
     }
     line(0, &[b"worker_processes auto;"]);
     line(0, &[b"daemon off;"]);
@@ -225,6 +254,7 @@ mod tests {
             spa: false,
             listing: true,
             pid_path: b"/run/user/0/thalweg 1.pid".to_vec(),
+            user: None,
         }
     }
 
@@ -299,6 +329,18 @@ mod tests {
         let bare = tree_of(&ServeOptions { listing: false, ..options(b"/srv/site") });
         assert_eq!(find(&bare, "autoindex"), None);
         assert_eq!(find(&bare, "add_header").map(|args| args[0].clone()), Some(b"Cache-Control".to_vec()));
+    }
+
+    #[test]
+    fn the_owner_of_the_folder_is_named_to_the_server() {
+        let users = "root:x:0:0:root:/root:/bin/sh\nann:x:10:20::/:/bin/sh\nbob:x:1000:10::/:/bin/sh\n";
+        assert_eq!(name_of(users, 10).as_deref(), Some("ann"));
+        assert_eq!(name_of(users, 0).as_deref(), Some("root"));
+        assert_eq!(name_of(users, 20), None);
+        let user = Some(("ann".to_owned(), "users".to_owned()));
+        let tree = tree_of(&ServeOptions { user, ..options(b"/srv/site") });
+        assert_eq!(find(&tree, "user"), Some(vec![b"ann".to_vec(), b"users".to_vec()]));
+        assert_eq!(find(&tree_of(&options(b"/srv/site")), "user"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::channel::{KeptState, ServerEnd};
 use super::configuration::{KeptText, Names, Source};
 use super::limits;
 use super::signals::{Request, Signals};
-use super::startup_log::StartupLog;
+use super::startup_log::{ProcessLog, StartupLog};
 use crate::base::level::Level;
 use crate::conf::main_settings::MainSettings;
 use crate::http::site::Site;
@@ -34,10 +34,19 @@ pub struct Start {
 
 /// Serves until told to end; returns the exit status.
 pub fn run(start: Start) -> i32 {
-    let log = start.log;
-    match ServerProcess::start(start.source, start.site, start.listeners, start.master, start.signals, log) {
+    let log = ProcessLog::new(start.log);
+    log.take_panics();
+    let process = ServerProcess::start(
+        start.source,
+        start.site,
+        start.listeners,
+        start.master,
+        start.signals,
+        log.clone(),
+    );
+    match process {
         Ok(mut process) => process.serve(),
-        Err((log, problem)) => {
+        Err(problem) => {
             log.write(Level::Emerg, &problem);
             FATAL
         }
@@ -49,7 +58,7 @@ struct ServerProcess {
     site: Arc<Site>,
     runtime: Runtime,
     logs: Arc<OpenLogs>,
-    log: StartupLog,
+    log: ProcessLog,
     master: Option<ServerEnd>,
     signals: Signals,
     /// When the end must have come.
@@ -63,28 +72,18 @@ impl ServerProcess {
         listeners: ListenerSet,
         master: Option<ServerEnd>,
         signals: Signals,
-        log: StartupLog,
-    ) -> Result<Self, (StartupLog, String)> {
+        log: ProcessLog,
+    ) -> Result<Self, String> {
         let main = &site.main;
         let workers = worker_count(main);
-        let started = limits::settle(main, &log)
-            .and_then(|()| {
-                // What the master holds may be from before a failed reload, or for another number of workers.
-                listeners.renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))
-            })
-            .and_then(|listeners| Ok((listeners, limits::thread_settings(main)?)));
-        drop(listeners);
-        let site = Arc::new(site);
-        let runtime = started.and_then(|(listeners, threads)| {
-            let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
-            let logs = Arc::new(logs);
-            let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
-            Ok((runtime, logs))
-        });
-        let (runtime, logs) = match runtime {
-            Ok(started) => started,
-            Err(problem) => return Err((log, problem)),
-        };
+        log.with(|log| limits::settle(main, log))?;
+        // What the master holds may be from before a failed reload, or for another number of workers.
+        let listeners =
+            listeners.renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))?;
+        let threads = limits::thread_settings(main)?;
+        let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
+        let (site, logs) = (Arc::new(site), Arc::new(logs));
+        let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
         limits::allow_core_files(&site.main);
         if let Some(master) = &master {
             let _ = master.ready();
@@ -186,11 +185,11 @@ impl ServerProcess {
             .map_err(|_| Vec::new())?;
 
         // From here on nothing is taken back.
-        self.log = log;
+        self.log.replace(log);
         let deadline = self.deadline();
         let gone = self.runtime.listeners().unix_paths_not_in(&listeners);
         self.tell_master(text, &site, &listeners);
-        limits::apply_limits(&site.main, &self.log);
+        self.log.with(|log| limits::apply_limits(&site.main, log));
         self.site = Arc::new(site);
         self.logs = Arc::new(logs);
         let changed = self.runtime.reconfigure(

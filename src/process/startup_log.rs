@@ -2,19 +2,31 @@
 
 use super::invocation::Paths;
 use crate::base::level::Level;
-use crate::conf::main_settings::{ErrorLog, LogTarget};
+use crate::base::log::{ErrorMessage, render_error_line};
+use crate::conf::log_target::LogTarget;
+use crate::conf::main_settings::ErrorLog;
 use crate::server::listeners::describe;
+use crate::server::logs::{PlainSyslog, open_syslog};
+use std::backtrace::Backtrace;
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 /// The level of a log whose configuration names none.
 const DEFAULT_LEVEL: Level = Level::Error;
 
+enum Place {
+    Stderr,
+    File(PathBuf, File),
+    Syslog(Mutex<PlainSyslog>),
+}
+
 struct Sink {
     level: Level,
-    /// `None` is standard error.
-    file: Option<(PathBuf, File)>,
+    place: Place,
 }
 
 /// Writes lines in nginx's form to the configured logs.
@@ -49,18 +61,20 @@ impl StartupLog {
         let logs = if logs.is_empty() { &default } else { logs };
         let mut sinks = Vec::new();
         for log in logs {
-            let file = match &log.target {
-                LogTarget::Stderr => None,
-                LogTarget::Syslog(_) => continue,
+            let place = match &log.target {
+                LogTarget::Stderr => Place::Stderr,
+                LogTarget::Syslog(target) => {
+                    Place::Syslog(Mutex::new(open_syslog(target).map_err(|error| error.text)?))
+                }
                 LogTarget::File(path) => {
-                    let path = paths.prefix.join(path);
+                    let path = paths.prefix.join(Path::new(OsStr::from_bytes(path)));
                     let file = open(&path).map_err(|error| {
                         format!("open() \"{}\" failed ({})", path.display(), describe(&error))
                     })?;
-                    Some((path, file))
+                    Place::File(path, file)
                 }
             };
-            sinks.push(Sink { level: log.level, file });
+            sinks.push(Sink { level: log.level, place });
         }
         self.sinks = sinks;
         Ok(())
@@ -70,7 +84,7 @@ impl StartupLog {
     pub fn reopen(&mut self) {
         let mut problems = Vec::new();
         for sink in &mut self.sinks {
-            let Some((path, file)) = &mut sink.file else { continue };
+            let Place::File(path, file) = &mut sink.place else { continue };
             match open(path) {
                 Ok(new) => *file = new,
                 Err(error) => {
@@ -97,7 +111,10 @@ impl StartupLog {
 
     /// The file that standard error of a process without a terminal is best connected with.
     pub fn first_file(&self) -> Option<&File> {
-        self.sinks.iter().find_map(|sink| sink.file.as_ref()).map(|(_, file)| file)
+        self.sinks.iter().find_map(|sink| match &sink.place {
+            Place::File(_, file) => Some(file),
+            Place::Stderr | Place::Syslog(_) => None,
+        })
     }
 
     /// Writes one line to every log that wants its level. A log that can't be written is left alone.
@@ -106,21 +123,94 @@ impl StartupLog {
         if on_terminal {
             let _ = io::stderr().write_all(format!("thalweg: [{level}] {text}\n").as_bytes());
         }
-        let now = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
-        let (process, thread) = (std::process::id(), rustix::thread::gettid().as_raw_nonzero());
-        let line = format!("{now} [{level}] {process}#{thread}: {text}\n");
+        let time = time_now();
+        let thread = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let message = ErrorMessage { level, connection: None, targets: &[], text: text.as_bytes() };
+        let mut line = Vec::new();
+        render_error_line(&mut line, &time, std::process::id(), thread, &message);
         for sink in self.sinks.iter().filter(|sink| sink.level.admits(level)) {
-            let _ = match &sink.file {
-                Some((_, file)) => (&mut &*file).write_all(line.as_bytes()),
+            let _ = match &sink.place {
+                Place::File(_, file) => (&mut &*file).write_all(&line),
                 // Once is enough.
-                None if std::mem::replace(&mut on_terminal, true) => Ok(()),
-                None => io::stderr().write_all(line.as_bytes()),
+                Place::Stderr if std::mem::replace(&mut on_terminal, true) => Ok(()),
+                Place::Stderr => io::stderr().write_all(&line),
+                Place::Syslog(syslog) => {
+                    let mut syslog = syslog.lock().unwrap_or_else(PoisonError::into_inner);
+                    syslog.send(level, line.trim_ascii_end(), &time);
+                    Ok(())
+                }
             };
         }
     }
 }
 
-fn open(path: &PathBuf) -> io::Result<File> {
+/// The log of a process with several threads, each of which may have something to say at its end.
+#[derive(Clone)]
+pub struct ProcessLog(Arc<Mutex<StartupLog>>);
+
+impl ProcessLog {
+    /// Takes a log over.
+    pub fn new(log: StartupLog) -> Self {
+        Self(Arc::new(Mutex::new(log)))
+    }
+
+    /// Lends the log.
+    pub fn with<T>(&self, act: impl FnOnce(&mut StartupLog) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// See [`StartupLog::write`].
+    pub fn write(&self, level: Level, text: &str) {
+        self.with(|log| log.write(level, text));
+    }
+
+    /// See [`StartupLog::reopen`].
+    pub fn reopen(&self) {
+        self.with(StartupLog::reopen);
+    }
+
+    /// Goes on with another log.
+    pub fn replace(&self, log: StartupLog) {
+        self.with(|former| *former = log);
+    }
+
+    /// From now on a panic of any thread is told to this log, with where it was and how it came there: a line each.
+    pub fn take_panics(&self) {
+        let log = Arc::clone(&self.0);
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("without a name");
+            let payload = panic.payload();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            let text = text.unwrap_or("something that is no text");
+            let place = panic.location().map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+            let backtrace = Backtrace::force_capture().to_string();
+            // The panic may have come while this thread was writing a line.
+            let log = match log.try_lock() {
+                Ok(log) => log,
+                Err(TryLockError::Poisoned(log)) => log.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    eprintln!("thread \"{name}\" panicked at {place}: {text}\n{backtrace}");
+                    return;
+                }
+            };
+            log.write(Level::Alert, &format!("thread \"{name}\" panicked at {place}: {text}"));
+            for line in backtrace.lines() {
+                log.write(Level::Alert, line);
+            }
+        }));
+    }
+}
+
+/// The time as the error log writes it.
+fn time_now() -> [u8; 19] {
+    let text = jiff::Zoned::now().strftime("%Y/%m/%d %H:%M:%S").to_string();
+    // A year with five digits has more than the log has room for.
+    text.as_bytes().try_into().unwrap_or(*b"0000/00/00 00:00:00")
+}
+
+fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).open(path)
 }
 
@@ -133,7 +223,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::for_test(folder.path());
         let mut log = StartupLog::silent();
-        let to = |name: &str, level| ErrorLog { target: LogTarget::File(name.to_owned()), level };
+        let to = |name: &str, level| ErrorLog { target: LogTarget::File(name.into()), level };
         log.open(&paths, &[to("all.log", Level::Debug), to("bad.log", Level::Error)]).unwrap();
         log.write(Level::Notice, "hello");
         log.write(Level::Alert, "trouble");
@@ -147,11 +237,31 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_is_told_with_its_place_and_its_way() {
+        // The hook is the process's: only what this test's thread does is looked for.
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::for_test(folder.path());
+        let mut log = StartupLog::silent();
+        log.open(&paths, &[]).unwrap();
+        let before = std::panic::take_hook();
+        ProcessLog::new(log).take_panics();
+        let thread = std::thread::Builder::new().name("one-of-many".to_owned());
+        let ended = thread.spawn(|| panic!("as the test {}", "wants it")).unwrap().join();
+        std::panic::set_hook(before);
+        assert!(ended.is_err());
+        let text = std::fs::read_to_string(folder.path().join("error.log")).unwrap();
+        let panicked = "thread \"one-of-many\" panicked at src/process/startup_log.rs:";
+        assert!(text.contains(panicked) && text.contains(": as the test wants it\n"), "{text}");
+        assert!(text.contains("a_panic_is_told_with_its_place_and_its_way"), "{text}");
+        assert!(text.lines().all(|line| line.contains(" [alert] ")), "{text}");
+    }
+
+    #[test]
     fn a_renamed_log_is_left_at_reopening() {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::for_test(folder.path());
         let mut log = StartupLog::silent();
-        log.open(&paths, &[ErrorLog { target: LogTarget::File("a.log".to_owned()), level: Level::Info }])
+        log.open(&paths, &[ErrorLog { target: LogTarget::File(b"a.log".to_vec()), level: Level::Info }])
             .unwrap();
         std::fs::rename(folder.path().join("a.log"), folder.path().join("a.log.1")).unwrap();
         log.write(Level::Info, "before");

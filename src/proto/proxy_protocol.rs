@@ -55,17 +55,14 @@ impl ProxyReader {
         loop {
             let wanted = match self.wanted()? {
                 Wanted::UpTo(length) => length - self.text.len(),
-                // Byte by byte up to the line's end: at most 107 of them.
+                // Up to the line's end, or one byte more than a line may have.
                 Wanted::LineFeed => match memchr::memchr(b'\n', input) {
-                    Some(end) => end + 1,
-                    None => input.len(),
+                    Some(end) => (end + 1).min(V1_LIMIT + 1 - self.text.len()),
+                    None => V1_LIMIT + 1 - self.text.len(),
                 },
             };
             let take = wanted.min(input.len());
             let (bytes, rest) = input.split_at(take);
-            if self.text.len() + take > V2_LIMIT {
-                return Err(ProxyError::TooLong);
-            }
             self.text.extend_from_slice(bytes);
             *input = rest;
             if let Some(header) = self.parse()? {
@@ -339,6 +336,9 @@ mod tests {
             assert_eq!(read(line), Err(ProxyError::Broken), "{}", line.escape_ascii());
         }
         assert_eq!(read(&[&b"PROXY UNKNOWN "[..], &[b'a'; 100]].concat()), Err(ProxyError::TooLong));
+        // What can't be a header is broken however long it is, and however it comes.
+        assert_eq!(read(&[b'P'; 5000]), Err(ProxyError::Broken));
+        assert_eq!(read(&[&b"PROXY "[..], &[b'a'; 5000]].concat()), Err(ProxyError::TooLong));
         assert_eq!(read(b"PROXY TCP4"), Ok(None));
     }
 

@@ -114,6 +114,22 @@ pub fn set_tcp_fastopen(socket: impl AsFd, queue: i32) -> io::Result<()> {
     set_int_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
 }
 
+/// What the kernel measured on a TCP connection. A number that is no TCP socket is an error.
+pub fn tcp_info(socket: RawFd) -> io::Result<libc::tcp_info> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the room there is; a number that is no open descriptor
+    // is refused with EBADF and nothing is written.
+    let result = unsafe {
+        libc::getsockopt(socket, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: plain numbers, for which zeros are valid where an older kernel wrote less.
+    Ok(unsafe { info.assume_init() })
+}
+
 /// A user as the system knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemUser {

@@ -176,6 +176,20 @@ fn families_have_wildcards_of_their_own() {
     assert_eq!(names, ["[::]:80", "127.0.0.1:80", "unix:/a"]);
 }
 
+/// Comparing each address with all before it took seconds.
+#[test]
+fn every_port_there_is_makes_one_listen_for_each_address() {
+    let directive = ListenDirective::parse(&["localhost:1-65535"]).unwrap();
+    let found = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
+    let listens = directive.addresses(&found).unwrap();
+    assert_eq!(listens.len(), 2 * 65_535);
+    let mut table = ListenTable::default();
+    for listen in &listens {
+        table.add(0, listen).unwrap();
+    }
+    assert_eq!(table.sockets().len(), listens.len());
+}
+
 proptest! {
     #[test]
     fn no_argument_panics(text in ".{0,40}", parameter in "[a-z_0-9=:-]{0,30}") {

@@ -3,13 +3,16 @@
 pub mod arguments;
 mod builder;
 mod finish;
+pub mod laws;
 mod locations;
 mod main_scope;
+mod reference;
 mod servers;
 
 pub use builder::{Builder, SiteRegex};
 pub use locations::{LocationDraft, LocationHead, add_if_scope};
 pub use main_scope::{BuildOptions, Built, build};
+pub use reference::reference;
 
 use std::sync::OnceLock;
 
@@ -87,19 +90,22 @@ impl Scope {
 /// Directives that build the structure itself.
 static STRUCTURE: &[Directive<Scope>] = &[servers::SERVER, locations::LOCATION, locations::LIMIT_EXCEPT];
 
+/// All directives of these scopes.
+fn scope_table() -> &'static Table<Scope> {
+    static TABLE: OnceLock<Table<Scope>> = OnceLock::new();
+    TABLE.get_or_init(|| Table::new(STRUCTURE.iter().chain(servers::DIRECTIVES).chain(modules::directives())))
+}
+
 impl directive::Scope for Scope {
     fn context(&self) -> Context {
         self.context
     }
 
     fn table(&self) -> &'static Table<Scope> {
-        static TABLE: OnceLock<Table<Scope>> = OnceLock::new();
-        TABLE.get_or_init(|| {
-            Table::new(STRUCTURE.iter().chain(servers::DIRECTIVES).chain(modules::directives()))
-        })
+        scope_table()
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
-        self.builder.diagnostics.push(diagnostic);
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
+        self.builder.report(diagnostic, directive);
     }
 }

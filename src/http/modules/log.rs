@@ -11,7 +11,7 @@ use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::log_target::{
     AccessLogKind, AccessLogOptions, AccessLogParameters, LogTarget, OpenLogFileCache, parse_error_levels,
 };
-use crate::conf::main_settings::{self, ErrorLog, MainSettings};
+use crate::conf::main_settings::{ErrorLog, MainSettings};
 use crate::conf::tree::Word;
 use crate::http::access_log::{
     AccessLog, AccessLogs, Destination, FormatPart, JSON_FIELDS, LogEscape, LogFormat,
@@ -257,14 +257,6 @@ pub fn main_error_log(builder: &mut Builder, call: &Call) -> Result<ErrorLog, Co
     let (target, level) = parse_error_log(builder, call)?;
     let sink = builder.logs.error_log(target.clone());
     builder.error_log.push(ErrorTarget { sink, level });
-    let target = match target {
-        LogTarget::File(path) => main_settings::LogTarget::File(String::from_utf8_lossy(&path).into_owned()),
-        LogTarget::Stderr => main_settings::LogTarget::Stderr,
-        LogTarget::Syslog(_) => {
-            let word = call.arg(0).lossy();
-            main_settings::LogTarget::Syslog(word.strip_prefix("syslog:").unwrap_or(&word).to_owned())
-        }
-    };
     Ok(ErrorLog { target, level })
 }
 
@@ -281,11 +273,9 @@ pub struct SiteLogs {
 /// Settles the defaults, once every scope is frozen: the default access log is opened only if a scope writes to it.
 pub fn finish(builder: &mut Builder, main: &MainSettings) -> SiteLogs {
     if builder.error_log.is_empty() {
-        let target = match &builder.default_error_log {
-            Some(main_settings::LogTarget::Stderr) => LogTarget::Stderr,
-            Some(main_settings::LogTarget::File(path)) => LogTarget::File(absolute(builder, path.as_bytes())),
-            _ => LogTarget::File(absolute(builder, b"logs/error.log")),
-        };
+        let target = builder.default_error_log.clone();
+        let target = target.unwrap_or_else(|| LogTarget::File(b"logs/error.log".to_vec()));
+        let target = absolute_target(builder, target);
         let sink = builder.logs.error_log(target);
         builder.error_log.push(ErrorTarget { sink, level: Level::Error });
     }

@@ -2,6 +2,8 @@
 
 use crate::message::Fields;
 
+use super::encode::end_line;
+
 /// Ends every chunk's data.
 pub const CHUNK_SUFFIX: &[u8] = b"\r\n";
 
@@ -221,8 +223,7 @@ pub fn finish(trailers: Option<&Fields>, out: &mut Vec<u8>) {
         for (_, name, value) in trailers.iter() {
             out.extend_from_slice(name);
             out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
-            out.extend_from_slice(b"\r\n");
+            end_line(value, out);
         }
     }
     out.extend_from_slice(b"\r\n");

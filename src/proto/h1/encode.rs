@@ -76,7 +76,8 @@ pub(super) fn response_head(
         line(b"Last-Modified: ", response.text(text), out);
     }
     if let Some(location) = response.location {
-        line(b"Location: ", response.text(location), out);
+        out.extend_from_slice(b"Location: ");
+        end_line(response.text(location), out);
     }
     if framing == ResponseFraming::Streamed {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
@@ -88,8 +89,7 @@ pub(super) fn response_head(
     for (_, name, value) in response.fields.iter() {
         out.extend_from_slice(name);
         out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
+        end_line(value, out);
     }
     if response.accept_ranges {
         out.extend_from_slice(b"Accept-Ranges: bytes\r\n");
@@ -142,5 +142,20 @@ fn status_line(status: Status, reason: Option<&[u8]>, out: &mut Vec<u8>) {
 fn line(name_and_colon: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name_and_colon);
     out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Ends a line with a value that may come from a request (`add_header X $uri`, `return 301 ...$arg_a`): CR, LF and NUL
+/// become spaces (RFC 9110 section 5.5), so that no client writes lines into its response, or a response of its own.
+pub(super) fn end_line(value: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(value);
+    if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
+        for byte in &mut out[start..] {
+            if matches!(*byte, b'\r' | b'\n' | 0) {
+                *byte = b' ';
+            }
+        }
+    }
     out.extend_from_slice(b"\r\n");
 }

@@ -47,7 +47,7 @@ pub(super) fn parse_whole(
         let value = if field.value.is_empty() { 0 } else { field.value.as_ptr() as usize - base };
         let value = value..value + field.value.len();
         let usual = is_usual_name(&input[name.clone()], limits);
-        take_field(usual, name.clone(), value.clone(), name.start..value.end.max(name.end), limits, head);
+        take_field(usual, name, value, limits, head);
     }
     head.wire_length = total as u32;
     rules::apply(head, limits)?;
@@ -95,7 +95,7 @@ impl PartialHead {
             self.text.extend_from_slice(bytes);
             *input = rest;
             if let Err(error) = self.check_line(complete, limits) {
-                self.keep_for_logs(complete, &error, limits, head);
+                self.keep_for_logs(&error, limits, head);
                 return Err(error);
             }
             if !complete {
@@ -116,19 +116,18 @@ impl PartialHead {
         }
     }
 
-    /// Fills the head with what came before an error; of a bad request line with the line, unless it is no HTTP at all.
+    /// Fills the head with what came before an error; of a bad request line with as much of it as was read.
     fn keep_for_logs(
         &self,
-        complete: bool,
         error: &RequestError,
         limits: &HeadLimits,
         head: &mut RequestHead,
     ) {
         // The lines before were checked when they came.
         let _ = fill(&self.text[..self.line_start], limits, head);
-        let is_line = self.line_start == 0 && complete && error.status != Status::URI_TOO_LONG;
-        if is_line && request_line::check_method(&self.text).is_ok() {
-            head.request_line = head.fields.store(trim_cr(&self.text[..self.text.len() - 1]));
+        if self.line_start == 0 && error.status != Status::URI_TOO_LONG {
+            let end = memchr::memchr2(b'\r', b'\n', &self.text).unwrap_or(self.text.len());
+            head.request_line = head.fields.store(&self.text[..end]);
         }
     }
 
@@ -136,10 +135,11 @@ impl PartialHead {
     fn check_line(&mut self, complete: bool, limits: &HeadLimits) -> Result<(), RequestError> {
         let line = &self.text[self.line_start..];
         let is_first = self.line_start == 0;
-        if is_first {
-            request_line::check_method(line)?;
-        }
         let room = self.room.get_or_insert_with(|| Room::new(limits));
+        if is_first {
+            // What is beyond the bounds is not looked at: how much of it came with this piece must not matter.
+            request_line::check_method(&line[..line.len().min(room.longest_line(limits))])?;
+        }
         let fits = if complete { room.take(line.len(), limits) } else { room.fits(line.len(), limits) };
         if !fits && is_first {
             return Err(RequestError::line(Status::URI_TOO_LONG, "client sent too long URI"));
@@ -192,10 +192,9 @@ fn fill(text: &[u8], limits: &HeadLimits, head: &mut RequestHead) -> Result<(), 
         if at == 0 {
             take_request_line(&request_line::parse(line)?, head);
         } else if let Some((name, value)) = field_line(line) {
-            let whole = at..at + trim_cr(line).len();
             let name = at + name.start..at + name.end;
             let value = at + value.start..at + value.end;
-            take_field(is_usual_name(&text[name.clone()], limits), name, value, whole, limits, head);
+            take_field(is_usual_name(&text[name.clone()], limits), name, value, limits, head);
         }
         at += length + 1;
     }
@@ -257,7 +256,6 @@ fn take_field(
     usual: bool,
     name: Range<usize>,
     value: Range<usize>,
-    whole: Range<usize>,
     limits: &HeadLimits,
     head: &mut RequestHead,
 ) {
@@ -266,7 +264,9 @@ fn take_field(
         return;
     }
     if head.ignored_lines == 0 {
-        head.ignored_line = span(whole);
+        let rest = &head.fields.text()[name.start..];
+        let length = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        head.ignored_line = span(name.start..name.start + trim_cr(&rest[..length]).len());
     }
     head.ignored_lines += 1;
 }

@@ -50,12 +50,17 @@ impl Room {
         Room { rest: limits.header_buffer as usize, large_used: 0, total: 0 }
     }
 
+    /// Longest line that still fits, in bytes, its end included.
+    pub(super) fn longest_line(&self, limits: &HeadLimits) -> usize {
+        let large =
+            if self.large_used < limits.large_buffers { limits.large_buffer_size as usize } else { 0 };
+        self.rest.max(large).min(HEAD_CEILING - self.total)
+    }
+
     /// Whether a line of `length` bytes, its end included, still fits; for a line that has not ended, whether what is
     /// there does.
     pub(super) fn fits(&self, length: usize, limits: &HeadLimits) -> bool {
-        self.total + length <= HEAD_CEILING
-            && (length <= self.rest
-                || (length <= limits.large_buffer_size as usize && self.large_used < limits.large_buffers))
+        length <= self.longest_line(limits)
     }
 
     /// Takes the room for a line; false if there is none.

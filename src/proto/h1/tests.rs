@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::message::{
-    FieldName, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version,
+    FieldName, Fields, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version,
 };
 
 use super::fuzz::{fuzz_chunked, fuzz_chunked_identity, fuzz_connection, fuzz_request_head};
@@ -223,6 +223,9 @@ fn unusual_names_are_left_out_or_kept_as_configured() {
     let head = read(&wire).unwrap();
     assert_eq!((head.fields.len(), head.ignored_lines), (1, 2));
     assert_eq!(head.text(head.ignored_line), b"X_y: 1");
+    // The whole line, whether or not there is something behind the colon.
+    let head = read(&request("X_y: \t\r\n")).unwrap();
+    assert_eq!(head.text(head.ignored_line), b"X_y: \t");
     let keep = HeadLimits { ignore_invalid_headers: false, ..HeadLimits::default() };
     assert_eq!(read_one(&wire, &keep).unwrap().fields.len(), 3);
     let underscores = HeadLimits { underscores_in_headers: true, ..HeadLimits::default() };
@@ -459,6 +462,42 @@ fn pipelined_requests_wait_and_can_be_put_away() {
     assert_eq!(connection.take_held(), b"GET /");
     assert!(connection.is_idle());
     assert_eq!(connection.take_held().capacity(), 0);
+}
+
+#[test]
+fn no_value_can_write_lines_of_its_own_into_a_response() {
+    let mut connection = Connection::new();
+    let (limits, mut head) = (HeadLimits::default(), RequestHead::default());
+    connection.read(&mut &request("")[..], &limits, &mut head).unwrap();
+    let (_, text) = respond(&mut connection, |response, _| {
+        response.set_location(b"/a\r\nSet-Cookie: x=1");
+        response.fields.push(b"X-Uri", b"/a\n\nHTTP/1.1 200 OK\r\0");
+        response.set_content_length(0);
+    });
+    assert!(text.contains("\r\nLocation: /a  Set-Cookie: x=1\r\n"), "{text}");
+    assert!(text.contains("\r\nX-Uri: /a  HTTP/1.1 200 OK  \r\n"), "{text}");
+    let mut trailers = Fields::default();
+    trailers.push(b"T", b"a\r\n\r\nb");
+    let mut out = Vec::new();
+    finish(Some(&trailers), &mut out);
+    assert_eq!(out, b"0\r\nT: a    b\r\n\r\n");
+}
+
+#[test]
+fn a_method_that_goes_wrong_beyond_the_bounds_is_too_long_however_it_comes() {
+    let limits =
+        HeadLimits { header_buffer: 10, large_buffers: 1, large_buffer_size: 20, ..HeadLimits::default() };
+    for (good, status) in [(5, 400), (19, 400), (20, 414), (30, 414)] {
+        let wire = [&vec![b'A'; good][..], b"\x01 / HTTP/1.1\r\n"].concat();
+        for step in [1, 3, 100] {
+            let mut connection = Connection::new();
+            let mut head = RequestHead::default();
+            let refused = wire
+                .chunks(step)
+                .find_map(|piece| connection.read(&mut &piece[..], &limits, &mut head).err());
+            assert_eq!(refused.unwrap().status.0, status, "{good} in pieces of {step}");
+        }
+    }
 }
 
 /// Bytes that look like requests, mostly.

@@ -162,7 +162,7 @@ impl Client {
         match &self.state {
             State::Active(active) if active.waiting == Waiting::Output && self.unsent.is_empty() => {
                 if active.output.is_delayed(now_ms) {
-                    return self.pump(key, res);
+                    return self.on_ready(key, res);
                 }
                 self.time_out(None, "client timed out", res)
             }

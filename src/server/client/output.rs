@@ -31,6 +31,8 @@ const COPY_MAX: u64 = 32 * 1024;
 #[derive(Debug, Default)]
 pub struct Output {
     body: Body,
+    /// Bytes of the first piece that are sent, where it is in memory of its own.
+    sent_of_piece: usize,
     framing: ResponseFraming,
     /// Bytes left of the chunk that is being sent.
     chunk_left: u64,
@@ -107,6 +109,8 @@ impl Client {
             upgrade: false,
         };
         let framing = self.wire.respond(&exchange.response, &options, &mut res.out);
+        // From here on it says what was told to the client (`$sent_http_connection`).
+        exchange.keep_alive = self.wire.persists();
         let outcome = &mut exchange.outcome;
         outcome.bytes_sent = (res.out.len() - before) as u64;
         outcome.body_bytes_sent = 0;
@@ -209,10 +213,11 @@ impl Client {
         key: ClientKey,
         res: &mut Resources,
     ) -> Result<Piece, Errno> {
+        let skip = output.sent_of_piece;
         let piece = output.first_piece();
-        let length = piece.len().min(most);
+        let length = (piece.len() - skip as u64).min(most);
         if let Some(bytes) = memory_of(piece) {
-            let bytes = &bytes[..length as usize];
+            let bytes = &bytes[skip..][..length as usize];
             if length <= COPY_MAX && self.unsent.is_empty() && res.out.len() < res.out_limit() {
                 res.out.extend_from_slice(bytes);
             } else {
@@ -517,9 +522,12 @@ impl Output {
         };
         match piece {
             Body::Static(bytes) => *bytes = &bytes[count as usize..],
-            Body::Bytes(bytes) if count as usize == bytes.len() => *bytes = Vec::new(),
             Body::Bytes(bytes) => {
-                bytes.drain(..count as usize);
+                self.sent_of_piece += count as usize;
+                if self.sent_of_piece == bytes.len() {
+                    self.sent_of_piece = 0;
+                    *bytes = Vec::new();
+                }
             }
             Body::File(range) => {
                 range.offset += count;
@@ -535,7 +543,8 @@ impl Output {
             return most;
         }
         if self.chunk_left == 0 {
-            self.chunk_left = self.first_piece().len().min(TURN_BYTES as u64);
+            let skip = self.sent_of_piece as u64;
+            self.chunk_left = (self.first_piece().len() - skip).min(TURN_BYTES as u64);
             chunk_prefix(self.chunk_left, out);
         }
         most.min(self.chunk_left)

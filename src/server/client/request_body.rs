@@ -76,15 +76,25 @@ impl BodyReader {
                 || self.ended && self.settings.in_file_only != InFileOnly::Off)
     }
 
-    /// Writes what was gathered in memory.
+    /// Writes what was gathered in memory, once it is worth a system call or the body is complete: a body in chunks of
+    /// one byte would else cost a call for each.
     fn spill(&mut self) -> std::io::Result<()> {
-        if let FileState::Open(file) = &mut self.file {
-            for piece in self.memory.chunks(WRITE_NOW_BYTES) {
-                file.write_now(self.written, piece)?;
-                self.written += piece.len() as u64;
-            }
-            self.memory.clear();
+        let FileState::Open(file) = &mut self.file else { return Ok(()) };
+        let worth = self.settings.buffer_size.min(WRITE_NOW_BYTES as u64);
+        if !self.ended && (self.memory.len() as u64) < worth {
+            return Ok(());
         }
+        let mut rest = &self.memory[..];
+        while !rest.is_empty() {
+            // A disk that is nearly full takes less than it was given.
+            let count = file.write_now(self.written, rest)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            self.written += count as u64;
+            rest = &rest[count..];
+        }
+        self.memory.clear();
         Ok(())
     }
 
@@ -200,5 +210,33 @@ impl Client {
             }
             _ => super::Fate::Keep,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_pieces_are_gathered_before_they_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = TemporaryFolder::new(folder.path().to_owned(), [0; 3], 0);
+        let settings =
+            BodyReading { limit: 0, buffer_size: 1000, in_file_only: InFileOnly::Off, temp_path: None };
+        let mut reader = BodyReader::new(settings, RequestFraming::Streamed);
+        reader.file = FileState::Open(folder.create().unwrap());
+        let mut writes = 0;
+        let content: Vec<u8> = (0..2_500u32).map(|at| at as u8).collect();
+        for byte in &content {
+            let before = reader.written;
+            reader.memory.push(*byte);
+            reader.spill().unwrap();
+            writes += u32::from(reader.written > before);
+        }
+        assert_eq!((writes, reader.written, reader.memory.len()), (2, 2_000, 500));
+        reader.ended = true;
+        reader.spill().unwrap();
+        let FileState::Open(file) = &reader.file else { unreachable!() };
+        assert_eq!(std::fs::read(file.path()).unwrap(), content);
     }
 }

@@ -43,7 +43,7 @@ impl Client {
         if readable {
             self.flags.unread = true;
         }
-        if self.flags.unread { self.read_on(key, res) } else { self.end_turn(key, res) }
+        self.read_on(key, res)
     }
 
     /// Goes on where the last turn stopped for the sake of others.
@@ -71,8 +71,10 @@ impl Client {
         let mut buffer = std::mem::take(&mut res.input);
         let mut fate = self.read_loop(&mut buffer, key, res);
         res.input = buffer;
-        if fate == Fate::Keep {
-            fate = self.end_turn(key, res);
+        match fate {
+            Fate::Keep => fate = self.end_turn(key, res),
+            // Answers to earlier requests of the same read are still to leave.
+            Fate::Close => drop(self.flush(res)),
         }
         fate
     }
@@ -156,7 +158,12 @@ impl Client {
                         return if fate == Fate::Close { Consumed::Close } else { Consumed::All };
                     }
                 },
-                State::Lingering { .. } => return Consumed::All,
+                State::Lingering { until_ms } => {
+                    let patience = res.env.now.monotonic_ms + self.linger_timeout_ms;
+                    let until_ms = *until_ms;
+                    self.set_deadline(patience.min(until_ms));
+                    return Consumed::All;
+                }
             }
         }
     }
@@ -460,10 +467,6 @@ impl Client {
                 Level::Info,
                 format_args!("client prematurely closed connection while reading client request line"),
             );
-        }
-        if self.unsent.is_empty() {
-            // Answers to what came before are in `res.out`: give them a chance to leave.
-            let _ = self.flush(res);
         }
         Fate::Close
     }

@@ -22,8 +22,9 @@ pub mod sink;
 mod syslog;
 
 pub use file::LogOwner;
-pub use open::{LogOpenError, OpenLogs};
+pub use open::{LogOpenError, OpenLogs, open_syslog};
 pub use report::Report;
+pub use syslog::PlainSyslog;
 
 use crate::base::level::Level;
 use crate::base::log::{LogQueue, SinkId, render_error_line};

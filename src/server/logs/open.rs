@@ -8,7 +8,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 
 use super::file::{LogFile, LogOwner, error_text};
-use super::syslog::SyslogAddress;
+use super::syslog::{PlainSyslog, SyslogAddress};
 use crate::base::log::SinkId;
 use crate::conf::log_list::{LogList, LogListEntry};
 use crate::conf::log_target::{AccessLogOptions, LogTarget, SyslogServer, SyslogTarget};
@@ -98,15 +98,21 @@ fn open_place(entry: &LogListEntry) -> Result<Place, LogOpenError> {
             let file = LogFile::stderr().map_err(|error| open_error(b"stderr", &error))?;
             Ok(Place::File { file: Arc::new(file), name: "stderr".into() })
         }
-        LogTarget::Syslog(target) => {
-            let address = match &target.server {
-                SyslogServer::Udp(address) => SyslogAddress::Udp(*address),
-                SyslogServer::Unix(path) => SyslogAddress::Unix(path.clone()),
-                SyslogServer::Name { host, port } => SyslogAddress::Udp(resolve(host, *port)?),
-            };
-            Ok(Place::Syslog { address, target: target.clone() })
-        }
+        LogTarget::Syslog(target) => Ok(Place::Syslog { address: locate(target)?, target: target.clone() }),
     }
+}
+
+/// Opens a syslog target for a thread that has no loop. Resolves its name.
+pub fn open_syslog(target: &SyslogTarget) -> Result<PlainSyslog, LogOpenError> {
+    Ok(PlainSyslog::new(locate(target)?, target.clone()))
+}
+
+fn locate(target: &SyslogTarget) -> Result<SyslogAddress, LogOpenError> {
+    Ok(match &target.server {
+        SyslogServer::Udp(address) => SyslogAddress::Udp(*address),
+        SyslogServer::Unix(path) => SyslogAddress::Unix(path.clone()),
+        SyslogServer::Name { host, port } => SyslogAddress::Udp(resolve(host, *port)?),
+    })
 }
 
 /// The first address of a name, as nginx takes it.

@@ -40,6 +40,31 @@ pub(super) struct SyslogSink {
     lost: u64,
 }
 
+/// One syslog server for a thread that has no loop.
+#[derive(Debug)]
+pub struct PlainSyslog {
+    sink: SyslogSink,
+    hostname: Vec<u8>,
+    started: std::time::Instant,
+}
+
+impl PlainSyslog {
+    /// Sends nothing yet.
+    pub fn new(address: SyslogAddress, target: SyslogTarget) -> PlainSyslog {
+        PlainSyslog {
+            sink: SyslogSink::new(address, target),
+            hostname: rustix::system::uname().nodename().to_bytes().to_vec(),
+            started: std::time::Instant::now(),
+        }
+    }
+
+    /// Sends a line; one that can't be sent is lost. `time` is the error log's.
+    pub fn send(&mut self, level: Level, line: &[u8], time: &[u8; 19]) {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        self.sink.send(level, line, &self.hostname, time, now_ms, &mut Reports::default());
+    }
+}
+
 #[derive(Debug)]
 enum Socket {
     Udp(UdpSocket),

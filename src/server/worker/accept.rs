@@ -50,10 +50,7 @@ impl Worker {
         let most = if self.res.site.main.multi_accept {
             usize::MAX
         } else {
-            match self.events {
-                usize::MAX => usize::MAX,
-                events => (1 + events / EVENTS_PER_ACCEPT).min(ACCEPTS_PER_TURN),
-            }
+            (1 + self.events / EVENTS_PER_ACCEPT).min(ACCEPTS_PER_TURN)
         };
         for _ in 0..most {
             if !self.make_room() {
@@ -95,13 +92,6 @@ impl Worker {
                 },
             }
         }
-    }
-
-    /// Accepts everything that waits on a listening socket that is given up.
-    pub fn accept_all(&mut self, number: usize) {
-        let events = std::mem::replace(&mut self.events, usize::MAX);
-        self.accept(number);
-        self.events = events;
     }
 
     /// Stops accepting for a while, with one line in the log until a queue was emptied again: descriptors must free up
@@ -176,7 +166,7 @@ impl Worker {
     }
 
     /// Keeps a fresh connection, or passes it to a worker that holds fewer.
-    fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
+    pub(super) fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
         if let (Some(address), Some(place)) = (peer, self.shared.better_place(&self.peer))
             && let Some(Some(listener)) = self.res.listeners.get(number)
         {

@@ -13,8 +13,9 @@
 pub mod accept;
 pub mod balance;
 pub mod resources;
+pub mod system_facts;
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -150,32 +151,36 @@ impl Worker {
                 self.log(Level::Alert, &format!("epoll_wait() failed ({error})"));
                 return;
             }
-            self.res.env.tick(self.clock.now());
-            let mut woken = false;
-            self.events = events.iter().count();
-            for event in &events {
-                match event.token() {
-                    WAKE_TOKEN => woken = true,
-                    Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
-                    Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
-                }
-            }
-            if woken {
-                self.take_completions();
-                let handed = self.peer.take_handed();
-                self.take_handed(handed);
-                self.take_commands();
-            }
-            self.run_ready();
-            self.end_rest();
-            self.wake_late(&mut fired);
-            self.sweep();
-            self.write_logs();
+            self.serve_events(&events, &mut fired);
             if self.is_over() {
                 break;
             }
         }
         self.shut_down();
+    }
+
+    /// What a round does once the events are there.
+    fn serve_events(&mut self, events: &Events, fired: &mut Vec<u64>) {
+        self.res.env.tick(self.clock.now());
+        let mut woken = false;
+        for event in events {
+            match event.token() {
+                WAKE_TOKEN => woken = true,
+                Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
+                Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
+            }
+        }
+        if woken {
+            self.take_completions();
+            let handed = self.peer.take_handed();
+            self.take_handed(handed);
+            self.take_commands();
+        }
+        self.run_ready();
+        self.end_rest();
+        self.wake_late(fired);
+        self.sweep();
+        self.write_logs();
     }
 
     /// How long the loop may wait for events.
@@ -216,6 +221,7 @@ impl Worker {
             return;
         }
         let res = &mut self.res;
+        res.current_socket.set(client.socket.as_raw_fd());
         let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
@@ -486,11 +492,8 @@ impl Drop for Worker {
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
-        let registered = res.registry.register(
-            &mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(&client.socket)),
-            token,
-            client.interest(),
-        );
+        let registered =
+            res.registry.register(&mut SourceFd(&client.socket.as_raw_fd()), token, client.interest());
         match registered {
             Ok(()) => client.flags.registered = true,
             // Without events the connection would hang: its deadline closes it at once.
@@ -515,7 +518,7 @@ impl Client {
         }
         self.flags.wants_write = true;
         if self.flags.registered {
-            let raw = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
+            let raw = self.socket.as_raw_fd();
             let token = Token(key.to_bits() as usize);
             if res.registry.reregister(&mut SourceFd(&raw), token, self.interest()).is_err() {
                 self.set_deadline(0);
@@ -536,3 +539,6 @@ fn speaks_proxy_protocol(site: &Site, plan: &crate::conf::listen::SocketPlan) ->
 fn rustix_hostname() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::server::files::{Files, TemporaryFolder};
 use crate::server::pool::JobId;
 
 use super::accept::Listener;
+use super::system_facts::{CurrentSocket, WorkerSystem};
 
 /// Bytes that one `recv` may bring.
 const INPUT_BYTES: usize = 64 * 1024;
@@ -58,12 +59,16 @@ pub struct Resources {
     folders: HashMap<Arc<str>, Arc<TemporaryFolder>>,
     /// Distinguishes temporary files of different workers.
     pub first_temporary: u64,
+    /// The socket of the connection whose turn it is, for what `env` tells of it.
+    pub current_socket: CurrentSocket,
 }
 
 impl Resources {
     /// Everything a worker lends; buffers are allocated here and never again.
-    pub fn new(registry: mio::Registry, site: SiteHandle, env: Env, files: Files) -> Resources {
+    pub fn new(registry: mio::Registry, site: SiteHandle, mut env: Env, files: Files) -> Resources {
         let now_ms = env.now.monotonic_ms;
+        let current_socket = CurrentSocket::default();
+        env.system = Box::new(WorkerSystem::new(current_socket.clone()));
         Resources {
             registry,
             site,
@@ -80,6 +85,7 @@ impl Resources {
             recycled: Vec::new(),
             folders: HashMap::new(),
             first_temporary: env.process.into(),
+            current_socket,
             env,
         }
     }

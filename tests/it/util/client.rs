@@ -372,3 +372,25 @@ pub fn request(port: u16, method: &str, path: &str, fields: &[(&str, &str)]) -> 
     client.send(text);
     client.response_to(method).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
+
+/// Sends these bytes on their own connection and reads one response; `None` when it is closed without one.
+///
+/// # Panics
+/// When neither comes in time, or when what comes is no response.
+#[track_caller]
+pub fn raw(port: u16, bytes: impl AsRef<[u8]>) -> Option<Response> {
+    let mut client = Client::connect(port);
+    client.try_send(&bytes);
+    let method = if bytes.as_ref().starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+    match client.response_to(method) {
+        Ok(response) => Some(response),
+        Err(error) if error == "closed within a line: \"\"" => None,
+        Err(error) => panic!("{error} after {:?}", String::from_utf8_lossy(bytes.as_ref())),
+    }
+}
+
+/// The same, of which only the status matters; 0 when it is closed without a response.
+#[track_caller]
+pub fn raw_status(port: u16, bytes: impl AsRef<[u8]>) -> u16 {
+    raw(port, bytes).map_or(0, |response| response.status)
+}

@@ -11,6 +11,7 @@
 
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
+pub mod browser;
 mod cases;
 mod client;
 mod config;
@@ -18,10 +19,10 @@ pub mod nginx;
 mod parity;
 mod peer;
 mod ports;
-mod server;
+pub mod server;
 
 pub use cases::Cases;
-pub use client::{Client, Response, get, request};
+pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;
 pub use peer::{Peer, Upstream};
 pub use ports::Reserved;

@@ -140,10 +140,9 @@ pub struct Output {
     pub root: PathBuf,
 }
 
-/// Whether the tests ask our server. With `IT_SUBJECT=nginx` in the environment they ask nginx: what passes then too is
-/// nginx's behaviour.
+/// Whether the tests ask our server, and not nginx in its place.
 pub fn subject_is_ours() -> bool {
-    std::env::var_os("IT_SUBJECT").is_none_or(|subject| subject != "nginx")
+    !super::nginx::is_under_test()
 }
 
 /// A running server. Its whole process group is killed when it is dropped, also when the test itself is killed.
@@ -164,8 +163,11 @@ impl Server {
     }
 
     /// Settings for a start that differs from the usual.
+    ///
+    /// With `THALWEG_TEST_NGINX=1` in the environment it is nginx that is started: a test's expectations are held
+    /// against the reference that way. What a test says of Thalweg alone fails then.
     pub fn builder(text: &str) -> Builder {
-        Builder::new(if subject_is_ours() { Program::Thalweg } else { Program::Nginx }, text)
+        Builder::new(if super::nginx::is_under_test() { Program::Nginx } else { Program::Thalweg }, text)
     }
 
     /// The port that `{port}` stands for.
@@ -363,7 +365,7 @@ impl Drop for Server {
 
 /// A shell that waits for the end of this test process (its standard input closes then, however it ends) and kills
 /// the server's process group. Killed itself when the server is dropped in the usual way.
-fn guard(group: u32) -> Child {
+pub fn guard(group: u32) -> Child {
     Command::new("sh")
         .arg("-c")
         .arg("read -r line; kill -9 -- -\"$0\" 2>/dev/null")

@@ -82,11 +82,11 @@ fn pages_that_were_dropped_are_cold_and_pages_that_were_read_are_not() {
 #[test]
 fn content_in_memory_is_sent_from_memory() {
     let mut bench = Bench::new();
-    bench.put("a", &pattern(60_000));
+    bench.put("a", &pattern(30_000));
     bench.found("a", &FileOptions::default());
     let info = bench.found("a", &FileOptions::default());
     assert!(in_memory(&info));
-    assert!(send_all(&mut bench, &info).unwrap() == pattern(60_000));
+    assert!(send_all(&mut bench, &info).unwrap() == pattern(30_000));
 }
 
 #[test]

@@ -1,0 +1,33 @@
+//! What holds for every configuration: shared by the corpora and the fuzz targets.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use crate::conf::files::MemoryFiles;
+use crate::conf::log_target::LogTarget;
+use crate::conf::render::{self, Style};
+
+use super::{BuildOptions, build};
+
+/// Builds any bytes as a configuration: nothing panics; there is a site, or an error that says why not, never both; and
+/// every error shows as one line.
+pub fn fuzz_build(data: &[u8]) {
+    let half = &data[..data.len() / 2];
+    let mut files = MemoryFiles::new().with("/c/main", data).with("/c/half", half);
+    let options = BuildOptions {
+        path: "/c/main",
+        prefix: "/c/",
+        command_line: "",
+        error_log: &LogTarget::Stderr,
+        previous_logs: None,
+        hostname: b"machine",
+        privileged: true,
+        resolve: Some(|_| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+    };
+    let built = build(&mut files, &options);
+    assert_eq!(built.site.is_some(), !built.diagnostics.has_errors());
+    for diagnostic in built.diagnostics.iter() {
+        assert!(!render::line(diagnostic, &built.sources).contains('\n'), "a line stays a line");
+    }
+    let text = render::render(&built.diagnostics, &built.sources, Style::rich());
+    assert_eq!(text.is_empty(), built.diagnostics.is_empty());
+}

@@ -1,0 +1,154 @@
+//! Every law of the code as a function of one byte string: for the fuzz targets of `fuzz/`, and for `tests/corpora.rs`,
+//! which replays and mutates `fuzz/corpus/`. What a law says stands beside the code that it is about; here is only how
+//! a corpus file spells its arguments, so that files can be read and written by hand.
+//!
+//! Each function panics where its law is broken, and its cost is in proportion to its input.
+
+use crate::base::percent::law_escapes_decode_to_their_text;
+use crate::base::prefix_tree::law_tree_finds_like_a_list;
+use crate::conf;
+use crate::http::{build, location_tree, server_names};
+use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
+use crate::proto::{h1, proxy_protocol};
+
+/// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
+pub type Law = (&'static str, fn(&[u8]));
+
+/// All laws that have a fuzz target.
+pub const LAWS: &[Law] = &[
+    ("chunked_body", chunked_body),
+    ("configuration_text", configuration_text),
+    ("entity_tags", entity_tags),
+    ("escapes", escapes),
+    ("h1_connection", h1_connection),
+    ("host", host),
+    ("location_tree", location_tree),
+    ("prefix_tree", prefix_tree),
+    ("proxy_protocol", proxy_protocol),
+    ("range_header", range_header),
+    ("request_head", request_head),
+    ("server_names", server_names),
+    ("site", site),
+    ("template", template),
+    ("unsafe_uri", unsafe_uri),
+    ("uri_normalise", uri_normalise),
+    ("values", values),
+];
+
+/// Longest list of lines that is made of an input: the models look at every line for every look-up.
+const MOST_LINES: usize = 200;
+
+/// Where to cut an input of this length, beside whole and byte by byte. It changes with the length, so that mutation
+/// tries all of them.
+fn step(data: &[u8]) -> usize {
+    2 + data.len() % 23
+}
+
+/// The first line, and up to [`MOST_LINES`] lines behind it.
+fn first_and_lines(data: &[u8]) -> (&[u8], Vec<Vec<u8>>) {
+    let mut lines = data.split(|&byte| byte == b'\n');
+    (lines.next().unwrap_or_default(), lines.take(MOST_LINES).map(<[u8]>::to_vec).collect())
+}
+
+/// A request head, and whatever follows it on its connection.
+pub fn request_head(data: &[u8]) {
+    h1::fuzz::fuzz_request_head(data, step(data));
+}
+
+/// A chunked body.
+pub fn chunked_body(data: &[u8]) {
+    h1::fuzz::fuzz_chunked(data, step(data));
+    h1::fuzz::fuzz_chunked(data, 1);
+    let pieces: Vec<&[u8]> = data.split(|&byte| byte == b'\n').collect();
+    h1::fuzz::fuzz_chunked_identity(&pieces);
+}
+
+/// A connection: operations of two bytes each on the first line (`0` to `5` and how much), then what comes by wire.
+pub fn h1_connection(data: &[u8]) {
+    let (operations, wire) = match memchr::memchr(b'\n', data) {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &[][..]),
+    };
+    h1::fuzz::fuzz_connection(operations, wire);
+}
+
+/// A PROXY protocol header, and what follows it.
+pub fn proxy_protocol(data: &[u8]) {
+    proxy_protocol::fuzz_proxy_protocol(data, step(data));
+    proxy_protocol::fuzz_proxy_protocol(data, 1);
+}
+
+/// A request target.
+pub fn uri_normalise(data: &[u8]) {
+    fuzz_uri(data, true);
+    fuzz_uri(data, false);
+}
+
+/// A URI from elsewhere (`X-Accel-Redirect`, `Destination`).
+pub fn unsafe_uri(data: &[u8]) {
+    fuzz_unsafe_uri(data);
+}
+
+/// The value of a Range field.
+pub fn range_header(data: &[u8]) {
+    for length in [0, 1, 100, 10_000, i64::MAX as u64] {
+        fuzz_ranges(data, length);
+    }
+}
+
+/// An entity tag on the first line, then the value of an If-Match or If-None-Match field.
+pub fn entity_tags(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    fuzz_entity_tags(&data[..end], data.get(end + 1..).unwrap_or_default());
+}
+
+/// A Host field or authority.
+pub fn host(data: &[u8]) {
+    fuzz_host(data);
+}
+
+/// The text of a configuration, as the parser sees it.
+pub fn configuration_text(data: &[u8]) {
+    conf::laws::fuzz_parse(data);
+}
+
+/// A whole configuration, as the builder sees it.
+pub fn site(data: &[u8]) {
+    build::laws::fuzz_build(data);
+}
+
+/// Text with variables.
+pub fn template(data: &[u8]) {
+    conf::laws::fuzz_template(data);
+}
+
+/// Arguments of directives, one on each line, read in every way that there is.
+pub fn values(data: &[u8]) {
+    for line in data.split(|&byte| byte == b'\n').take(MOST_LINES) {
+        conf::laws::fuzz_value(line);
+    }
+}
+
+/// A host on the first line, then server names.
+pub fn server_names(data: &[u8]) {
+    let (host, names) = first_and_lines(data);
+    server_names::law_names_are_found_like_in_a_list(&names, host);
+}
+
+/// A path on the first line, then locations: `= /a`, `^~ /a`, `/a`, or `~ a` for a regex that is this very text. A `!`
+/// at the end asks for the slash redirect.
+pub fn location_tree(data: &[u8]) {
+    let (path, locations) = first_and_lines(data);
+    location_tree::law_locations_are_found_like_in_a_list(&locations, path);
+}
+
+/// A key to look up on the first line, then the keys of a tree.
+pub fn prefix_tree(data: &[u8]) {
+    let (probe, keys) = first_and_lines(data);
+    law_tree_finds_like_a_list(&keys, probe);
+}
+
+/// Text to escape.
+pub fn escapes(data: &[u8]) {
+    law_escapes_decode_to_their_text(data);
+}

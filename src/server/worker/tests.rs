@@ -1,0 +1,254 @@
+//! A worker without its thread, turned by hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::*;
+use crate::conf::files::MemoryFiles;
+use crate::conf::log_target::LogTarget;
+use crate::http::build::{BuildOptions, build};
+use crate::server::listeners::ListenerSet;
+use crate::server::pool::Pool;
+
+/// A site of this text with one address, and its listening sockets.
+struct Ground {
+    _folder: tempfile::TempDir,
+    site: Arc<Site>,
+    listeners: ListenerSet,
+    address: SocketAddr,
+    shared: Arc<SharedState>,
+    pool: Arc<Pool>,
+}
+
+impl Ground {
+    fn new(main: &str, workers: usize) -> Ground {
+        let folder = tempfile::tempdir().unwrap();
+        let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        let text = format!(
+            "{main} http {{ access_log off; server {{ listen {address}; location / {{ return 200 fine; }} }} }}"
+        );
+        let main = if main.contains("events") { "" } else { "events {}" };
+        let prefix = format!("{}/", folder.path().display());
+        let mut files = MemoryFiles::new().with("/a.conf", format!("{main} {text}").into_bytes());
+        let built = build(
+            &mut files,
+            &BuildOptions {
+                path: "/a.conf",
+                prefix: &prefix,
+                command_line: "",
+                error_log: &LogTarget::File(b"error.log".to_vec()),
+                hostname: b"host",
+                privileged: false,
+                resolve: None,
+                previous_logs: None,
+            },
+        );
+        let site = Arc::new(built.site.expect("a site"));
+        let listeners = ListenerSet::default()
+            .renew(&site.listens.sockets(), workers, &mut |_, text| panic!("{text}"))
+            .unwrap();
+        let pool = Arc::new(Pool::start(1, 16, || Ok(())).unwrap());
+        Ground { _folder: folder, site, listeners, address, shared: Arc::default(), pool }
+    }
+
+    fn worker(&self, index: usize, workers: usize) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
+        let poll = mio::Poll::new().unwrap();
+        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE_TOKEN).unwrap());
+        let (sender, commands) = crossbeam_channel::unbounded();
+        let boot = WorkerBoot {
+            index,
+            site: Arc::clone(&self.site),
+            listeners: self.listeners.of_worker(index, workers),
+            commands,
+            poll,
+            shared: Arc::clone(&self.shared),
+            waker,
+            pool: Arc::clone(&self.pool),
+            logs: Arc::new(OpenLogs::open(&self.site.logs, None).unwrap()),
+        };
+        (Worker::new(boot).unwrap(), sender)
+    }
+
+    /// A connection of which nothing was asked yet.
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+    }
+}
+
+impl Worker {
+    /// One round of the loop that does not wait long.
+    fn round(&mut self) {
+        let mut events = Events::with_capacity(64);
+        self.poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+        self.serve_events(&events, &mut Vec::new());
+    }
+
+    fn keys(&self) -> Vec<ClientKey> {
+        self.clients
+            .iter()
+            .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
+            .collect()
+    }
+}
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Asks over this connection while the worker turns.
+fn ask(worker: &mut Worker, stream: &mut TcpStream) -> String {
+    stream.write_all(REQUEST).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut answer = Vec::new();
+    for _ in 0..500 {
+        worker.round();
+        let mut bytes = [0; 4096];
+        match stream.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+        if answer.ends_with(b"fine") {
+            break;
+        }
+    }
+    stream.set_nonblocking(false).unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn a_panic_in_a_turn_costs_that_connection_and_no_other() {
+    let ground = Ground::new("", 1);
+    let (mut worker, _commands) = ground.worker(0, 1);
+    let (mut unlucky, mut other) = (ground.connect(), ground.connect());
+    assert!(ask(&mut worker, &mut unlucky).ends_with("fine"));
+    assert!(ask(&mut worker, &mut other).ends_with("fine"));
+    let port = unlucky.local_addr().unwrap();
+    let keys = worker.keys();
+    let key = keys.into_iter().find(|key| {
+        let client = &worker.clients[key.index as usize];
+        client.facts.peer == crate::http::exchange::Endpoint::Inet(port)
+    });
+    worker.turn(key.unwrap(), |_, _, res| {
+        // As where a turn is in the middle of its work.
+        drop(std::mem::take(&mut res.input));
+        drop(std::mem::take(&mut res.copy));
+        res.out.extend_from_slice(b"HTTP/1.1 200 for nobody");
+        std::panic::resume_unwind(Box::new("no words from the hook"))
+    });
+    assert!(unlucky.read(&mut [0; 64]).is_err(), "it is reset, with nothing sent");
+    assert_eq!(worker.keys().len(), 1);
+    for _ in 0..3 {
+        assert!(ask(&mut worker, &mut other).ends_with("fine"));
+    }
+    assert!(ask(&mut worker, &mut ground.connect()).ends_with("fine"));
+}
+
+#[test]
+fn what_waits_in_a_queue_is_served_when_its_socket_is_given_up() {
+    let ground = Ground::new("", 1);
+    let (mut worker, commands) = ground.worker(0, 1);
+    // More than one turn accepts.
+    let mut waiting: Vec<TcpStream> = (0..150).map(|_| ground.connect()).collect();
+    commands.send(WorkerCommand::Quit { deadline: None }).unwrap();
+    worker.take_commands();
+    assert_eq!(worker.keys().len(), waiting.len());
+    let answer = ask(&mut worker, &mut waiting[149]);
+    assert!(answer.contains("Connection: close") && answer.ends_with("fine"), "{answer}");
+}
+
+#[test]
+fn a_connection_handed_to_a_worker_that_goes_stays_where_it_is() {
+    let ground = Ground::new("", 2);
+    let (mut busy, _commands) = ground.worker(0, 2);
+    let (mut leaving, commands) = ground.worker(1, 2);
+    let number = 0;
+    let connection = |worker: &mut Worker| {
+        // As many as make the other one the better place.
+        worker.peer.set_connections(1000);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        worker.place(number, socket.into(), Some(peer));
+        client
+    };
+    let mut first = connection(&mut busy);
+    assert_eq!((busy.keys().len(), leaving.keys().len()), (0, 0));
+    // It was handed over before the other one was told to go.
+    commands.send(WorkerCommand::Quit { deadline: None }).unwrap();
+    leaving.take_commands();
+    assert!(ask(&mut leaving, &mut first).ends_with("fine"));
+    let mut second = connection(&mut busy);
+    assert!(ask(&mut busy, &mut second).ends_with("fine"));
+}
+
+#[test]
+fn a_connection_for_an_address_that_a_worker_does_not_have_is_served_by_its_own_site() {
+    let ground = Ground::new("", 1);
+    let (mut worker, _commands) = ground.worker(0, 1);
+    let logs = Arc::clone(&worker.logs);
+    worker.configure(Arc::clone(&ground.site), Vec::new(), logs);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let plan = Arc::clone(&ground.listeners.of_worker(0, 1)[0].plan);
+    worker.take_handed(vec![balance::Handed {
+        socket: socket.into(),
+        plan,
+        site: Arc::clone(&ground.site),
+        peer,
+    }]);
+    assert!(ask(&mut worker, &mut client).ends_with("fine"));
+    // Its listener goes with it.
+    drop(client);
+    for _ in 0..100 {
+        worker.round();
+        if worker.keys().is_empty() {
+            break;
+        }
+    }
+    assert!(worker.res.listeners.iter().all(Option::is_none));
+}
+
+#[test]
+fn at_the_limit_the_longest_idle_gives_way_and_without_one_accepting_rests() {
+    let ground = Ground::new("events { worker_connections 3; }", 1);
+    let (mut worker, _commands) = ground.worker(0, 1);
+    let mut streams: Vec<TcpStream> = (0..3).map(|_| ground.connect()).collect();
+    for stream in &mut streams {
+        assert!(ask(&mut worker, stream).ends_with("fine"));
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    // The first one is idle for the shortest time now.
+    assert!(ask(&mut worker, &mut streams[0]).ends_with("fine"));
+    let mut fresh = ground.connect();
+    assert!(ask(&mut worker, &mut fresh).ends_with("fine"));
+    assert_eq!(streams[1].read(&mut [0; 8]).unwrap(), 0, "the longest idle is closed");
+    assert!(ask(&mut worker, &mut streams[0]).ends_with("fine"));
+    // Now all three are in the middle of a request.
+    for mut stream in [&streams[0], &streams[2], &fresh] {
+        stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    }
+    for _ in 0..5 {
+        worker.round();
+    }
+    let mut waits = ground.connect();
+    for _ in 0..5 {
+        worker.round();
+    }
+    assert_eq!(worker.keys().len(), 3);
+    assert!(worker.resting_until_ms.is_some());
+    // Resting costs no turns: nothing is reported.
+    let mut events = Events::with_capacity(8);
+    worker.poll.poll(&mut events, Some(Duration::ZERO)).unwrap();
+    assert!(events.is_empty());
+    // One goes, and the one that waits is served at once.
+    drop(fresh);
+    assert!(ask(&mut worker, &mut waits).ends_with("fine"));
+    assert!(worker.resting_until_ms.is_none());
+}
