@@ -14,11 +14,6 @@ pub fn available() -> bool {
     std::path::Path::new(BINARY).exists()
 }
 
-/// Whether nginx takes the place of the program under test (`THALWEG_TEST_NGINX=1`).
-pub fn is_under_test() -> bool {
-    std::env::var_os("THALWEG_TEST_NGINX").is_some()
-}
-
 /// Starts of nginx with the same configuration texts.
 pub struct Nginx;
 

@@ -140,9 +140,10 @@ pub struct Output {
     pub root: PathBuf,
 }
 
-/// Whether the tests ask our server, and not nginx in its place.
+/// Whether the tests ask our server. With `IT_SUBJECT=nginx` in the environment they ask nginx: what passes then too is
+/// nginx's behaviour.
 pub fn subject_is_ours() -> bool {
-    !super::nginx::is_under_test()
+    std::env::var_os("IT_SUBJECT").is_none_or(|subject| subject != "nginx")
 }
 
 /// A running server. Its whole process group is killed when it is dropped, also when the test itself is killed.
@@ -164,10 +165,10 @@ impl Server {
 
     /// Settings for a start that differs from the usual.
     ///
-    /// With `THALWEG_TEST_NGINX=1` in the environment it is nginx that is started: a test's expectations are held
+    /// With `IT_SUBJECT=nginx` in the environment it is nginx that is started: a test's expectations are held
     /// against the reference that way. What a test says of Thalweg alone fails then.
     pub fn builder(text: &str) -> Builder {
-        Builder::new(if super::nginx::is_under_test() { Program::Nginx } else { Program::Thalweg }, text)
+        Builder::new(if subject_is_ours() { Program::Thalweg } else { Program::Nginx }, text)
     }
 
     /// The port that `{port}` stands for.
