@@ -1,17 +1,5 @@
 //! Byte-string utilities for protocol text: case, tokens, white space, hexadecimal and decimal numbers.
 
-use std::borrow::Cow;
-
-/// A field value that can't end its line: CR, LF and NUL become spaces, as RFC 9110 section 5.5 has recipients do.
-/// Values from the configuration may hold parts of the request in decoded form (`add_header X $uri`).
-pub fn one_line(value: &[u8]) -> Cow<'_, [u8]> {
-    if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
-        return Cow::Borrowed(value);
-    }
-    let clean = |byte: &u8| if matches!(byte, b'\r' | b'\n' | 0) { b' ' } else { *byte };
-    Cow::Owned(value.iter().map(clean).collect())
-}
-
 /// True if both are equal apart from the case of ASCII letters.
 pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
     left.eq_ignore_ascii_case(right)
@@ -167,12 +155,6 @@ pub(crate) fn write_two(out: &mut [u8], number: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_line_stays_one() {
-        assert!(matches!(one_line(b"plain value"), Cow::Borrowed(b"plain value")));
-        assert_eq!(&*one_line(b"a\r\nX: b\0"), b"a  X: b ");
-    }
     use proptest::prelude::*;
 
     #[test]

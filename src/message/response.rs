@@ -72,22 +72,9 @@ impl ResponseHead {
         self.etag = Some(self.fields.store(value));
     }
 
-    /// Sets `Location`. Bytes that would end the line (a redirect may be made of the decoded path) are escaped.
+    /// Sets `Location`.
     pub fn set_location(&mut self, value: &[u8]) {
-        if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
-            self.location = Some(self.fields.store(value));
-            return;
-        }
-        let mut escaped = Vec::with_capacity(value.len() + 8);
-        for byte in value {
-            match byte {
-                b'\r' => escaped.extend_from_slice(b"%0D"),
-                b'\n' => escaped.extend_from_slice(b"%0A"),
-                0 => escaped.extend_from_slice(b"%00"),
-                byte => escaped.push(*byte),
-            }
-        }
-        self.location = Some(self.fields.store(&escaped));
+        self.location = Some(self.fields.store(value));
     }
 
     /// Sets the length of the body.

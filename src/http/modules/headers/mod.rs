@@ -7,7 +7,6 @@ mod variables;
 
 use std::sync::Arc;
 
-use crate::base::ascii;
 use crate::base::clock::parse_http_date;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::source::{IncludeId, Span};
@@ -161,7 +160,6 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
 
 /// Adds a line; Last-Modified and ETag are replaced instead, and removed by an empty value.
 fn add(exchange: &mut Exchange, name: &[u8], value: &[u8]) {
-    let value = &*ascii::one_line(value);
     let response = &mut exchange.response;
     if name.eq_ignore_ascii_case(b"Last-Modified") {
         response.clear_last_modified();
@@ -227,7 +225,7 @@ pub fn trailers(exchange: &mut Exchange, context: &mut Context, out: &mut Fields
     for line in lines.iter().filter(|line| success || line.always) {
         exchange.with_rendered(&line.value, context, |exchange, _, value| {
             if !value.is_empty() {
-                exchange.sent_trailers.push(&line.name, &ascii::one_line(value));
+                exchange.sent_trailers.push(&line.name, value);
             }
         });
     }
