@@ -17,12 +17,16 @@ fn lines(server: &Server, path: &str, count: usize) -> Vec<String> {
 #[track_caller]
 fn same_lines(conf: &str, requests: &[&str]) -> Vec<String> {
     let run = |server: Server| {
+        let mut count = 0;
         for bytes in requests {
             let mut client = Client::connect(server.port());
             client.try_send(bytes);
             client.read_to_end();
+            // Some lines are written only when the connection is gone: one after the other keeps them in order.
+            count += 1;
+            lines(&server, "l.log", count);
         }
-        lines(&server, "l.log", requests.len())
+        lines(&server, "l.log", count)
     };
     let prepare = |builder: crate::util::Builder| builder.file("html/f", "0123456789").start();
     let ours = run(prepare(Server::builder(conf)));
@@ -221,7 +225,7 @@ fn bad_requests_are_logged_with_what_was_read() {
             "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
         ],
     );
-    assert!(lines[1].starts_with("GET /f HTTP/1.1|400|"), "{}", lines[1]);
+    assert!(lines[1].starts_with("GET /f HTTP/1.1|400"), "{}", lines[1]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ const GZIP: &str = "server { listen {port}; root {root}/html; gzip_static on;
     location /old/ { alias {root}/html/; gzip_http_version 1.0; }
     location /proxied/ { alias {root}/html/; gzip_proxied any; }
     location /auth/ { alias {root}/html/; gzip_proxied auth; }
+    location /no-etag/ { alias {root}/html/; gzip_proxied no_etag; }
+    location /expired/ { alias {root}/html/; gzip_proxied expired no-cache no-store private; }
     location /disabled/ { alias {root}/html/; gzip_disable bot msie6; } }";
 
 fn gzip() -> Cases {
@@ -81,6 +83,8 @@ fn gzip_vary_always_off_and_the_conditions() {
         .get_with("/proxied/a.html", with_via, SQUEEZED)
         // Of the conditions only `off` refuses by itself: without a reason against it, it is done.
         .get_with("/auth/a.html", with_via, SQUEEZED)
+        .get_with("/no-etag/a.html", with_via, SQUEEZED)
+        .get_with("/expired/a.html", with_via, SQUEEZED)
         .get_with("/auth/a.html", &format!("{with_via}|Authorization: x"), SQUEEZED)
         .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: some bot", PLAIN)
         .get_with(

@@ -105,7 +105,7 @@ impl directive::Scope for Scope {
         scope_table()
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
-        self.builder.diagnostics.push(diagnostic);
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
+        self.builder.report(diagnostic, directive);
     }
 }

@@ -141,6 +141,8 @@ pub struct Flags {
     pub read_closed: bool,
     /// Reading stopped before the socket was empty.
     pub unread: bool,
+    /// The present request had come already when the one before it was answered.
+    pub pipelined: bool,
     /// It stands in the ready list.
     pub in_ready_list: bool,
     /// It was closed by the server's own decision to reset it.

@@ -109,6 +109,8 @@ impl Client {
             upgrade: false,
         };
         let framing = self.wire.respond(&exchange.response, &options, &mut res.out);
+        // From here on it says what was told to the client (`$sent_http_connection`).
+        exchange.keep_alive = self.wire.persists();
         let outcome = &mut exchange.outcome;
         outcome.bytes_sent = (res.out.len() - before) as u64;
         outcome.body_bytes_sent = 0;
