@@ -22,6 +22,7 @@ mod map;
 mod precompressed;
 mod process;
 mod real_site;
+mod regression;
 mod rewrite;
 mod samples;
 mod serve;
