@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::base::ascii::append_decimal;
 use crate::base::clock::RenderedDates;
+use crate::base::level::Level;
 use crate::base::log::SinkId;
 use crate::base::percent::{escape_json, escape_json_text, escape_log};
-use crate::base::level::Level;
 use crate::conf::template::{Part, Template, VariableId};
 use crate::message::FieldName;
 
@@ -146,7 +146,11 @@ impl Exchange {
         self.render(template, context, &mut path);
         if climbs(template, &path) {
             let shown = String::from_utf8_lossy(&path);
-            self.log(context, Level::Error, format_args!("request leads out of the folder of \"{shown}\", not logged"));
+            self.log(
+                context,
+                Level::Error,
+                format_args!("request leads out of the folder of \"{shown}\", not logged"),
+            );
             return;
         }
         self.append_line(format, context, &mut line);

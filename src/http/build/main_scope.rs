@@ -88,7 +88,11 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     let site = finish::finish(scope.main, scope.http, &mut scope.builder);
     report_without_meaning(&mut scope.builder);
     let diagnostics = std::mem::take(&mut scope.builder.diagnostics);
-    Built { site: site.filter(|_| !diagnostics.has_errors()), diagnostics, sources: std::mem::take(&mut scope.builder.sources) }
+    Built {
+        site: site.filter(|_| !diagnostics.has_errors()),
+        diagnostics,
+        sources: std::mem::take(&mut scope.builder.sources),
+    }
 }
 
 fn report_without_meaning(builder: &mut Builder) {
@@ -328,7 +332,7 @@ fn set_worker_processes(scope: &mut MainScope, call: &Call) -> Result<(), Compla
             // nginx's words for a bad number are others here than elsewhere.
             let number = number(call).ok().and_then(|number| u32::try_from(number).ok());
             WorkerCount::Fixed(number.ok_or_else(|| invalid(call))?)
-        },
+        }
     };
     Ok(())
 }

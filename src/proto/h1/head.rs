@@ -117,12 +117,7 @@ impl PartialHead {
     }
 
     /// Fills the head with what came before an error; of a bad request line with as much of it as was read.
-    fn keep_for_logs(
-        &self,
-        error: &RequestError,
-        limits: &HeadLimits,
-        head: &mut RequestHead,
-    ) {
+    fn keep_for_logs(&self, error: &RequestError, limits: &HeadLimits, head: &mut RequestHead) {
         // The lines before were checked when they came.
         let _ = fill(&self.text[..self.line_start], limits, head);
         if self.line_start == 0 && error.status != Status::URI_TOO_LONG {
