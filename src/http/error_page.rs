@@ -11,7 +11,8 @@ use super::redirect;
 
 /// What a handler's status comes to.
 pub fn finish(exchange: &mut Exchange, context: &mut Context, status: Status) -> Flow {
-    if status == Status::CLOSE {
+    // With 408 and 499 nginx takes the client for gone, whoever said so.
+    if matches!(status, Status::CLOSE | Status::REQUEST_TIMEOUT | Status(499)) {
         // Nothing is sent, but the access log shows it.
         exchange.error_status = Some(status);
         return Flow::Close;
@@ -174,7 +175,7 @@ fn render_page(exchange: &mut Exchange, context: &mut Context, page: PageText) -
     let site = context.site;
     let core = &site.settings(exchange.location).core;
     let heading = if page.text.is_some() { "400 Bad Request" } else { page.title };
-    let mut body = Vec::with_capacity(256);
+    let mut body = context.env.scratch();
     for piece in ["<html>\r\n<head><title>", page.title, "</title></head>\r\n<body>\r\n<center><h1>", heading]
     {
         body.extend_from_slice(piece.as_bytes());

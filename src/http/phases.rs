@@ -171,7 +171,11 @@ fn take_target(exchange: &mut Exchange, context: &mut Context) -> Result<(), Sta
     let args = match normalize_uri(text, merge_slashes, &mut exchange.uri) {
         Ok(uri) => uri.args,
         Err(_) => {
-            exchange.log(context, Level::Info, format_args!("client sent invalid request"));
+            exchange.log(
+                context,
+                Level::Info,
+                format_args!("client sent invalid request while reading client request line"),
+            );
             return Err(Status::BAD_REQUEST);
         }
     };

@@ -37,7 +37,9 @@ fn keepalive_timeout_can_be_announced_or_zero() {
     let server = hello("keepalive_timeout 0;");
     assert_eq!(field_of(&server, "connection").as_deref(), Some("close"));
     for value in ["0", "0 20", "60 20", "1h 1m"] {
-        let conf = format!("keepalive_timeout {value}; server {{ listen {{port}}; location / {{ return 200 x; }} }}");
+        let conf = format!(
+            "keepalive_timeout {value}; server {{ listen {{port}}; location / {{ return 200 x; }} }}"
+        );
         parity(&conf, &[GET, "GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"]);
     }
 }
@@ -76,14 +78,14 @@ fn a_connection_older_than_keepalive_time_is_closed_after_its_response() {
 
 const MSIE6: &str = "Mozilla/4.0 (compatible; MSIE 6.0; Windows NT 5.1)";
 const SAFARI: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/605.1 (KHTML, like Gecko) Version/17.0 Safari/605.1";
-const CHROME: &str =
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36";
+const CHROME: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0 Safari/537.36";
 
 #[test]
 fn keepalive_disable_names_browsers_without_keep_alive() {
     let conf = |value: &str| format!("{value} server {{ listen {{port}}; location / {{ return 200 x; }} }}");
     let ask = |server: &Server, method: &str, agent: &str| {
-        let bytes = format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nUser-Agent: {agent}\r\n\r\n");
+        let bytes =
+            format!("{method} / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nUser-Agent: {agent}\r\n\r\n");
         raw(server.port(), bytes).expect("a response").header("connection") == Some("keep-alive")
     };
     let all = |directive: &str| {
@@ -215,7 +217,9 @@ fn a_client_that_does_not_read_is_closed_after_send_timeout() {
             .and_then(|rest| rest.split(' ').next()?.parse().ok())
             .unwrap_or_else(|| panic!("{line}"));
         assert!(sent < BIG, "{line}");
-        eventually("a log line", || server.error_log().contains("client timed out (110: Connection timed out)"));
+        eventually("a log line", || {
+            server.error_log().contains("client timed out (110: Connection timed out)")
+        });
         assert!(!server.error_log().contains("[error]"), "{}", server.error_log());
         assert_eq!(get(server.port(), "/small").text(), "small");
     }
@@ -290,9 +294,7 @@ fn lingering_close_decides_what_happens_to_bytes_behind_a_response() {
     // With a body outstanding, nginx shuts its side down only when the body is done with; ours says at once that no more
     // will come.
     let times = "lingering_time 20s; lingering_timeout 20s;";
-    for (value, expected) in
-        [("off", [false, false]), ("on", [false, true]), ("always", [true, true])]
-    {
+    for (value, expected) in [("off", [false, false]), ("on", [false, true]), ("always", [true, true])] {
         let server = hello(&format!("lingering_close {value}; {times}"));
         assert_eq!([lingers(&server, plain), lingers(&server, unread)], expected, "{value}");
     }
@@ -300,7 +302,9 @@ fn lingering_close_decides_what_happens_to_bytes_behind_a_response() {
 
 #[test]
 fn lingering_ends_after_its_timeout_and_its_time() {
-    for times in ["lingering_timeout 200ms; lingering_time 20s;", "lingering_timeout 20s; lingering_time 500ms;"] {
+    for times in
+        ["lingering_timeout 200ms; lingering_time 20s;", "lingering_timeout 20s; lingering_time 500ms;"]
+    {
         let server = hello(&format!("lingering_close always; {times}"));
         let mut client = Client::connect(server.port());
         client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -399,12 +403,15 @@ fn a_slow_response_holds_up_nobody_else() {
 }
 
 fn shared(main: &str, events: &str) -> String {
-    format!("{main} events {{ {events} }} http {{ client_body_early_read 1; server {{ listen {{port}}; return 200 hello; }} }}")
+    format!(
+        "{main} events {{ {events} }} http {{ client_body_early_read 1; server {{ listen {{port}}; return 200 hello; }} }}"
+    )
 }
 
 #[test]
 fn out_of_descriptors_accepting_stops_and_goes_on_later() {
-    let server = Server::start(&shared("worker_processes 1; worker_rlimit_nofile 80;", "worker_connections 1000;"));
+    let server =
+        Server::start(&shared("worker_processes 1; worker_rlimit_nofile 80;", "worker_connections 1000;"));
     let mut first = Client::connect(server.port());
     first.send(GET);
     assert_eq!(first.read_response().status, 200);
@@ -446,6 +453,24 @@ fn at_worker_connections_the_oldest_idle_connection_goes_first() {
     busy.send("cde");
     assert_eq!(busy.read_response().status, 200);
     assert!(server.error_log().contains("worker_connections are not enough"), "{}", server.error_log());
+}
+
+#[test]
+fn keepalive_min_timeout_keeps_idle_connections_from_giving_way() {
+    let server = Server::start(
+        &shared("worker_processes 1;", "worker_connections 20;")
+            .replace("server {", "keepalive_min_timeout 60s; server {"),
+    );
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::connect(server.port())).collect();
+    for client in &mut clients {
+        client.send(GET);
+    }
+    assert_eq!(clients[0].read_response().status, 200);
+    eventually("a log line", || server.error_log().contains("worker_connections are not enough"));
+    clients[0].expect_quiet(Duration::from_millis(300));
+    // When some leave, those that wait come in.
+    clients.drain(..15);
+    assert_eq!(clients.last_mut().expect("clients").read_response().status, 200);
 }
 
 #[test]

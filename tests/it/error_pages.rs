@@ -3,8 +3,12 @@
 use crate::util::{Parity, Server, eventually, get, raw, raw_status, request};
 
 /// Files that the configurations below name.
-const FILES: [(&str, &str); 4] =
-    [("html/404.html", "own 404"), ("html/50x.html", "own 50x"), ("html/a.txt", "hello"), ("html/dir/x", "x")];
+const FILES: [(&str, &str); 4] = [
+    ("html/404.html", "own 404"),
+    ("html/50x.html", "own 50x"),
+    ("html/a.txt", "hello"),
+    ("html/dir/x", "x"),
+];
 
 fn serve(conf: &str) -> Server {
     FILES.iter().fold(Server::builder(conf), |builder, (path, text)| builder.file(path, text)).start()
@@ -54,7 +58,8 @@ fn an_error_page_can_change_the_status() {
 
 #[test]
 fn an_equals_sign_alone_takes_the_status_of_the_page() {
-    let conf = "server { listen {port}; root {root}/html; error_page 404 = /handler; error_page 403 = /nowhere;
+    let conf =
+        "server { listen {port}; root {root}/html; error_page 404 = /handler; error_page 403 = /nowhere;
         location = /handler { return 201 handled; } location /403 { return 403; } 
         location /file/ { error_page 404 = /404.html; } location /moved/ { error_page 404 = /dir; } }";
     let server = serve(conf);
@@ -66,7 +71,8 @@ fn an_equals_sign_alone_takes_the_status_of_the_page() {
 
 #[test]
 fn an_error_page_can_be_a_named_location() {
-    let conf = "server { listen {port}; root {root}/html; error_page 404 = @fallback; error_page 403 @fallback;
+    let conf =
+        "server { listen {port}; root {root}/html; error_page 404 = @fallback; error_page 403 @fallback;
         error_page 500 =503 @fallback; error_page 410 @none;
         location @fallback { return 200 'fallback of $uri $request_method'; }
         location /403 { return 403; } location /500 { return 500; } location /410 { return 410; }
@@ -81,14 +87,18 @@ fn an_error_page_can_be_a_named_location() {
 
 #[test]
 fn an_error_page_can_be_a_redirect() {
-    let conf = "server { listen {port}; root {root}/html; error_page 404 http://example.com/missing?from=$uri;
+    let conf =
+        "server { listen {port}; root {root}/html; error_page 404 http://example.com/missing?from=$uri;
         error_page 403 =301 https://example.com/; error_page 500 =308 http://example.com/500;
         error_page 410 =200 http://example.com/; error_page 409 =303 /404.html;
         location /403 { return 403; } location /500 { return 500; } location /410 { return 410; }
         location /409 { return 409; } }";
     let server = serve(conf);
     let response = get(server.port(), "/a/b");
-    assert_eq!((response.status, response.header("location")), (302, Some("http://example.com/missing?from=/a/b")));
+    assert_eq!(
+        (response.status, response.header("location")),
+        (302, Some("http://example.com/missing?from=/a/b"))
+    );
     let response = get(server.port(), "/403");
     assert_eq!((response.status, response.header("location")), (301, Some("https://example.com/")));
     compare(conf, &["/a/b", "/403", "/500", "/410", "/409"]);
@@ -145,11 +155,14 @@ fn without_recursion_an_error_page_s_own_error_gets_the_built_in_page() {
 
 #[test]
 fn error_pages_that_lead_to_each_other_end() {
-    let conf = "server { listen {port}; root {root}/html; recursive_error_pages on; error_page 404 /nowhere; }";
+    let conf =
+        "server { listen {port}; root {root}/html; recursive_error_pages on; error_page 404 /nowhere; }";
     let server = serve(conf);
     assert_eq!(get(server.port(), "/missing").status, 500);
     eventually("a log line", || {
-        server.error_log().contains("rewrite or internal redirection cycle while internally redirecting to \"/nowhere\"")
+        server
+            .error_log()
+            .contains("rewrite or internal redirection cycle while internally redirecting to \"/nowhere\"")
     });
     compare(conf, &["/missing"]);
 }
@@ -171,7 +184,11 @@ fn error_pages_answer_for_bad_requests() {
     let conf = "error_page 400 405 505 = /bad; server { listen {port}; location = /bad { return 200 'bad'; } 
         location / { return 204; } }";
     let server = Server::start(conf);
-    let bytes = ["GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"];
+    let bytes = [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ];
     for bytes in bytes {
         let response = raw(server.port(), bytes).expect("a response");
         assert_eq!((response.status, response.text().as_str()), (200, "bad"), "{bytes:?}");
@@ -199,16 +216,16 @@ fn wrong_error_pages_are_refused() {
 }
 
 /// All that nginx has a page for, and some that it has none for.
-const STATUSES: [u16; 52] = [
-    300, 301, 302, 303, 304, 305, 306, 307, 308, 309, 399, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411,
-    412, 413, 414, 415, 416, 417, 418, 420, 421, 422, 423, 424, 425, 426, 429, 431, 451, 494, 495, 496, 497, 498, 499,
-    500, 501, 502, 503, 504, 505,
+const STATUSES: [u16; 56] = [
+    200, 201, 202, 203, 204, 205, 206, 299, 301, 302, 303, 305, 306, 307, 308, 309, 399, 400, 401, 402, 403,
+    404, 405, 406, 408, 409, 410, 411, 412, 413, 414, 415, 416, 418, 420, 421, 429, 431, 451, 495, 496, 497,
+    499, 500, 501, 502, 503, 504, 505, 507, 508, 509, 510, 511, 598, 599,
 ];
 
 fn all_statuses(tokens: &str) -> String {
     let locations: String = STATUSES
         .iter()
-        .chain(&[506, 507, 508, 510, 511, 599, 200, 201, 202, 203, 204, 205, 206, 207, 299])
+        .chain(&[300, 304, 407, 417, 422, 426, 494, 498])
         .map(|status| format!("location = /{status} {{ return {status}; }}\n"))
         .collect();
     format!("server_tokens {tokens}; server {{ listen {{port}};\n{locations} }}")
@@ -224,6 +241,8 @@ fn every_status_has_nginx_s_built_in_page() {
         (403, "Forbidden"),
         (404, "Not Found"),
         (405, "Not Allowed"),
+        // Since nginx 1.31.
+        (407, "Proxy Authentication Required"),
         (413, "Request Entity Too Large"),
         (414, "Request-URI Too Large"),
         (421, "Misdirected Request"),
@@ -236,22 +255,37 @@ fn every_status_has_nginx_s_built_in_page() {
         let response = get(server.port(), &format!("/{status}"));
         assert_eq!(response.status, status);
         assert_eq!(response.header("content-type"), Some("text/html"));
-        let title = format!("<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n<center><h1>{status} {reason}</h1></center>\r\n<hr><center>");
+        let title = format!(
+            "<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n\
+            <center><h1>{status} {reason}</h1></center>\r\n<hr><center>"
+        );
         assert!(response.text().starts_with(&title), "{}", response.text());
         assert!(response.text().ends_with("</center>\r\n</body>\r\n</html>\r\n"), "{}", response.text());
     }
-    let all = STATUSES.iter().chain(&[506, 507, 508, 510, 511, 599, 200, 201, 202, 203, 204, 205, 206, 207, 299]);
-    let paths: Vec<String> = all.map(|status| format!("/{status}")).collect();
-    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     // 408 and 499 among them: nginx closes without a word, as after a client that is gone.
+    let paths: Vec<String> = STATUSES.iter().map(|status| format!("/{status}")).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     for tokens in ["on", "off"] {
         Parity::new(&all_statuses(tokens)).get(&paths).check();
     }
 }
 
 #[test]
+fn statuses_without_a_page_have_an_empty_body() {
+    // Unlike nginx, more of them have a reason phrase, and a 304 says nothing of a length (RFC 9110 section 15.4.5).
+    let server = Server::start(&all_statuses("on"));
+    for status in [300, 417, 422, 426, 431, 451, 498, 599] {
+        let response = get(server.port(), &format!("/{status}"));
+        assert_eq!((response.status, response.header("content-length")), (status, Some("0")));
+    }
+    let response = get(server.port(), "/304");
+    assert_eq!((response.status, response.header("content-length")), (304, None));
+}
+
+#[test]
 fn status_444_closes_without_a_word() {
-    let server = Server::start("server { listen {port}; location / { return 444; } location /ok { return 204; } }");
+    let server =
+        Server::start("server { listen {port}; location / { return 444; } location /ok { return 204; } }");
     assert_eq!(raw_status(server.port(), "GET / HTTP/1.1\r\nHost: a\r\n\r\n"), 0);
     assert_eq!(get(server.port(), "/ok").status, 204);
     assert!(server.access_log_lines(2)[0].contains("\" 444 0 "), "{}", server.access_log());
@@ -260,7 +294,9 @@ fn status_444_closes_without_a_word() {
 #[test]
 fn built_in_pages_are_padded_for_browsers_that_hide_short_ones() {
     let conf = |flag: &str| {
-        format!("msie_padding {flag}; server {{ listen {{port}}; location /404 {{ return 404; }} location /301 {{ return 301 /x; }} location /500 {{ return 500; }} }}")
+        format!(
+            "msie_padding {flag}; server {{ listen {{port}}; location /404 {{ return 404; }} location /301 {{ return 301 /x; }} location /500 {{ return 500; }} }}"
+        )
     };
     let agents = [
         "Mozilla/4.0 (compatible; MSIE 7.0; Windows NT 5.1)",
@@ -284,7 +320,8 @@ fn built_in_pages_are_padded_for_browsers_that_hide_short_ones() {
         let mut parity = Parity::new(&conf(flag));
         for agent in agents {
             for path in ["/404", "/301", "/500"] {
-                parity = parity.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n"));
+                parity =
+                    parity.request(format!("GET {path} HTTP/1.1\r\nHost: a\r\nUser-Agent: {agent}\r\n\r\n"));
             }
         }
         parity.check();

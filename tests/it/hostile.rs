@@ -56,7 +56,8 @@ fn mutated_requests_harm_nobody() {
     let seeds = [
         "GET /a?b HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n".to_owned(),
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello".to_owned(),
-        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nT: v\r\n\r\n".to_owned(),
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x\r\nhello\r\n0\r\nT: v\r\n\r\n"
+            .to_owned(),
         GET.repeat(3),
     ];
     for _ in 0..600 {
@@ -82,9 +83,12 @@ fn mutated_requests_harm_nobody() {
 #[test]
 fn a_tls_hello_on_a_plain_port_is_400() {
     let mut server = Server::start(PLAIN);
-    let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03random bytes of a client that wants to talk TLS";
+    let hello =
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03random bytes of a client that wants to talk TLS";
     assert_eq!(statuses(&server, hello), [400]);
-    eventually("a log line", || server.error_log().contains("client sent invalid method while reading client request line"));
+    eventually("a log line", || {
+        server.error_log().contains("client sent invalid method while reading client request line")
+    });
     let lines = server.error_log().matches("client sent invalid").count();
     assert_eq!(lines, 1, "{}", server.error_log());
     assert!(server.access_log_lines(1)[0].contains("\" 400 "), "{}", server.access_log());
@@ -129,26 +133,43 @@ fn every_refusal_is_one_line_at_info() {
         ("foo\r\n\r\n", "client sent invalid method while reading client request line"),
         ("GET foo HTTP/1.1\r\n\r\n", "client sent invalid request while reading client request line"),
         ("GET / HTTP/2.0\r\n\r\n", "client sent invalid version while reading client request line"),
-        ("GET /../ HTTP/1.1\r\nHost: a\r\n\r\n", "client sent invalid request while reading client request line"),
-        ("GET / HTTP/1.1\r\n\r\n", "client sent HTTP/1.1 request without \"Host\" header while reading client request headers"),
-        ("GET / HTTP/1.1\r\nHost: a/\r\n\r\n", "client sent invalid host header while reading client request headers"),
+        (
+            "GET /../ HTTP/1.1\r\nHost: a\r\n\r\n",
+            "client sent invalid request while reading client request line",
+        ),
+        (
+            "GET / HTTP/1.1\r\n\r\n",
+            "client sent HTTP/1.1 request without \"Host\" header while reading client request headers",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a/\r\n\r\n",
+            "client sent invalid host header while reading client request headers",
+        ),
         ("GET / HTTP/1.1\r\nHost: a\r\nX Y: z\r\n\r\n", "client sent invalid header line"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", "client sent invalid \"Content-Length\" header"),
-        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n", "client sent unknown \"Transfer-Encoding\""),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+            "client sent invalid \"Content-Length\" header",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
+            "client sent unknown \"Transfer-Encoding\"",
+        ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
             "client sent \"Content-Length\" and \"Transfer-Encoding\" headers at the same time",
         ),
-        ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", "client sent TRACE method while reading client request headers"),
+        (
+            "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "client sent TRACE method while reading client request headers",
+        ),
     ] {
         let server = Server::start(PLAIN);
         assert!(raw_status(server.port(), bytes) >= 400, "{bytes:?}");
         eventually("a log line", || server.error_log().contains(message));
         let log = server.error_log();
         // But for the connection by which the harness sees that the server is up.
-        let is_of_request = |line: &&str| {
-            line.contains("client: 127.0.0.1") && !line.contains("while waiting for request")
-        };
+        let is_of_request =
+            |line: &&str| line.contains("client: 127.0.0.1") && !line.contains("while waiting for request");
         let lines: Vec<&str> = log.lines().filter(is_of_request).collect();
         assert_eq!(lines.len(), 1, "{bytes:?}: {log}");
         assert!(lines[0].contains("[info]") && lines[0].contains(", server: "), "{}", lines[0]);
@@ -209,7 +230,9 @@ fn what_could_smuggle_a_request_is_refused_and_the_connection_closed() {
 #[test]
 fn transfer_encoding_with_http_10_is_refused() {
     let server = Server::start(PLAIN);
-    let bytes = format!("POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{GET}");
+    let bytes = format!(
+        "POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n{GET}"
+    );
     assert_eq!(statuses(&server, bytes.as_bytes()), [400]);
 }
 
@@ -270,7 +293,9 @@ fn resident(server: &Server) -> usize {
 
 #[test]
 fn many_half_sent_heads_take_bounded_memory() {
-    let mut server = Server::start(&format!("worker_processes 1; events {{ worker_connections 2000; }} http {{ {PLAIN} }}"));
+    let mut server = Server::start(&format!(
+        "worker_processes 1; events {{ worker_connections 2000; }} http {{ {PLAIN} }}"
+    ));
     raw(server.port(), GET);
     let before = resident(&server);
     let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{}", format!("X: {}\r\n", "x".repeat(900)).repeat(8));
@@ -292,7 +317,9 @@ fn many_half_sent_heads_take_bounded_memory() {
 #[test]
 fn clients_that_come_and_go_are_not_logged_as_errors() {
     let mut server = Server::start(PLAIN);
-    for bytes in ["", "G", "GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\na"] {
+    for bytes in
+        ["", "G", "GET / HTTP/1.1\r\nHost: a\r\n", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\na"]
+    {
         for _ in 0..20 {
             let mut client = Client::connect(server.port());
             client.send(bytes);
@@ -307,9 +334,10 @@ fn clients_that_come_and_go_are_not_logged_as_errors() {
 
 #[test]
 fn a_client_that_resets_within_a_response_harms_nobody() {
-    let mut server = Server::builder("server { listen {port}; root {root}/html; location = / { return 200; } }")
-        .file("html/big", vec![0; 8 << 20])
-        .start();
+    let mut server =
+        Server::builder("server { listen {port}; root {root}/html; location = / { return 200; } }")
+            .file("html/big", vec![0; 8 << 20])
+            .start();
     for _ in 0..20 {
         let stream = std::net::TcpStream::connect(("127.0.0.1", server.port())).expect("connect");
         let socket = socket2::SockRef::from(&stream);

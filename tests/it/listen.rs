@@ -37,7 +37,10 @@ fn every_form_of_an_address_is_listened_on() {
     }
     let mut client = Client::connect_unix(&server.path("server.sock"));
     client.send(GET);
-    assert_eq!(client.read_response().text(), format!("unix:{}||unix:", server.path("server.sock").display()));
+    assert_eq!(
+        client.read_response().text(),
+        format!("unix:{}||unix:", server.path("server.sock").display())
+    );
     if has_ipv6() {
         for number in 6..=7 {
             let port = server.port_of(number);
@@ -57,7 +60,8 @@ fn one_socket_can_serve_both_families() {
     let server = Server::start(conf);
     assert_eq!(ask_at((Ipv4Addr::LOCALHOST, server.port())), "::ffff:127.0.0.1");
     assert_eq!(ask_at((Ipv6Addr::LOCALHOST, server.port())), "::1");
-    let server = Server::start("server { listen {port}; listen [::]:{port} ipv6only=on; return 200 $remote_addr; }");
+    let server =
+        Server::start("server { listen {port}; listen [::]:{port} ipv6only=on; return 200 $remote_addr; }");
     assert_eq!(ask_at((Ipv4Addr::LOCALHOST, server.port())), "127.0.0.1");
     assert_eq!(ask_at((Ipv6Addr::LOCALHOST, server.port())), "::1");
 }
@@ -111,7 +115,10 @@ fn wrong_listen_directives_are_refused() {
         ("listen 127.0.0.1:99999;", "invalid port in \"127.0.0.1:99999\" of the \"listen\" directive"),
         ("listen {port}; listen {port};", "a duplicate listen"),
         ("listen unix:;", "no path in the unix domain socket"),
-        ("listen {port} default_server; } server { listen {port} default_server;", "a duplicate default server for"),
+        (
+            "listen {port} default_server; } server { listen {port} default_server;",
+            "a duplicate default server for",
+        ),
         ("listen {port} backlog=5; } server { listen {port} backlog=6;", "duplicate listen options for"),
     ] {
         let output = Server::builder(&format!("server {{ {lines} }}")).run(&["-t"]);
@@ -137,9 +144,10 @@ fn tcp_row(stream: &TcpStream) -> Option<String> {
 
 #[test]
 fn so_keepalive_reaches_the_accepted_connections() {
-    for (parameter, expected) in [("", None), ("so_keepalive=off", None), ("so_keepalive=60:10:3", Some(6000))] {
-        let server =
-            Server::start(&format!("server {{ listen {{port}} {parameter}; return 200 hello; }}"));
+    for (parameter, expected) in
+        [("", None), ("so_keepalive=off", None), ("so_keepalive=60:10:3", Some(6000))]
+    {
+        let server = Server::start(&format!("server {{ listen {{port}} {parameter}; return 200 hello; }}"));
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("connect");
         let mut client = Client::over_tcp(stream.try_clone().expect("clone"));
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -196,7 +204,10 @@ fn many_servers_share_a_socket() {
     let ask = |port: u16, host: &str| {
         raw(port, format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).expect("a response").text()
     };
-    assert_eq!(["one", "two", "three", "none"].map(|host| ask(server.port(), host)), ["one", "two", "three", "three"]);
+    assert_eq!(
+        ["one", "two", "three", "none"].map(|host| ask(server.port(), host)),
+        ["one", "two", "three", "three"]
+    );
     let other = server.port_of(2);
     assert_eq!(["one", "two", "none"].map(|host| ask(other, host)), ["other one", "other two", "other two"]);
     let mut comparison = Parity::new(conf);
@@ -208,9 +219,12 @@ fn many_servers_share_a_socket() {
 
 #[test]
 fn ten_thousand_servers_share_a_socket() {
-    let servers: String =
-        (0..10_000).map(|n| format!("server {{ listen {{port}}; server_name host{n}.example; return 200 {n}; }}\n")).collect();
-    let server = Server::start(&format!("server_names_hash_max_size 100000; server_names_hash_bucket_size 128; {servers}"));
+    let servers: String = (0..10_000)
+        .map(|n| format!("server {{ listen {{port}}; server_name host{n}.example; return 200 {n}; }}\n"))
+        .collect();
+    let server = Server::start(&format!(
+        "server_names_hash_max_size 100000; server_names_hash_bucket_size 128; {servers}"
+    ));
     for number in [0, 1, 4711, 9999] {
         let bytes = format!("GET / HTTP/1.1\r\nHost: host{number}.example\r\n\r\n");
         assert_eq!(raw(server.port(), bytes).expect("a response").text(), number.to_string());
@@ -293,7 +307,7 @@ fn a_port_in_use_is_named() {
 #[test]
 fn a_unix_socket_is_removed_at_the_end() {
     let mut server = Server::start("server { listen {port}; listen unix:{root}/a.sock; return 200; }");
-    assert!(server.path("a.sock").exists());
+    eventually("the socket", || server.path("a.sock").exists());
     server.signal(Signal::TERM);
     server.wait_for_exit();
     assert!(!server.path("a.sock").exists());
@@ -333,7 +347,10 @@ fn good_headers() -> Vec<(Vec<u8>, &'static str)> {
         (version_2(1, 0x00, b""), "||||127.0.0.1"),
         (version_2(1, 0x31, &[0; 216]), "||||127.0.0.1"),
         // Type-length-value parts behind the addresses.
-        (version_2(1, 0x11, &[ENDS_V4, b"\x01\0\x02h2\x04\0\x03\0\0\0"].concat()), "1.2.3.4|1234|5.6.7.8|443|127.0.0.1"),
+        (
+            version_2(1, 0x11, &[ENDS_V4, b"\x01\0\x02h2\x04\0\x03\0\0\0"].concat()),
+            "1.2.3.4|1234|5.6.7.8|443|127.0.0.1",
+        ),
     ]
 }
 

@@ -493,6 +493,11 @@ impl Output {
         self.job
     }
 
+    /// What is left of the body, or its memory.
+    pub fn take_body(&mut self) -> Body {
+        std::mem::take(&mut self.body)
+    }
+
     /// Whether `limit_rate` is what it waits for.
     pub fn is_delayed(&self, now_ms: u64) -> bool {
         self.delayed_until_ms.is_some_and(|until| until <= now_ms)
@@ -526,7 +531,8 @@ impl Output {
                 self.sent_of_piece += count as usize;
                 if self.sent_of_piece == bytes.len() {
                     self.sent_of_piece = 0;
-                    *bytes = Vec::new();
+                    // Its memory is used again.
+                    bytes.clear();
                 }
             }
             Body::File(range) => {

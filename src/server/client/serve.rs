@@ -172,6 +172,14 @@ impl Client {
         }
     }
 
+    /// Lets the connection find what needs no further bytes.
+    pub fn consume_nothing(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match self.consume(b"", key, res) {
+            Consumed::All | Consumed::Stalled => Fate::Keep,
+            Consumed::Close => Fate::Close,
+        }
+    }
+
     /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
     fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
         let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
@@ -404,6 +412,12 @@ impl Client {
         if fate == Fate::Close {
             return fate;
         }
+        // A body whose last byte came before its file was there ends without a further byte.
+        if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Body)
+            && matches!(self.consume(&[], key, res), Consumed::Close)
+        {
+            return Fate::Close;
+        }
         // Whatever came in meanwhile waits behind this request.
         self.read_on(key, res)
     }
@@ -471,7 +485,25 @@ impl Client {
                 format_args!("client prematurely closed connection while reading client request line"),
             );
         }
+        if let State::Active(active) = &mut self.state
+            && active.waiting == Waiting::Body
+        {
+            active.exchange.log_in_scope(
+                &mut res.env,
+                Level::Info,
+                format_args!("client prematurely closed connection"),
+            );
+            // For the access log alone: nobody is there to be told.
+            active.exchange.response.status = Status::BAD_REQUEST;
+        }
         Fate::Close
+    }
+
+    /// Before the connection is closed, gives the answers to what came before a chance to leave. Whatever the socket
+    /// does not take is lost.
+    pub fn send_last(&mut self, res: &mut Resources) {
+        let _ = self.flush(res);
+        res.out.clear();
     }
 
     fn on_broken(&mut self, res: &mut Resources) -> Fate {

@@ -25,6 +25,9 @@ const ACCEPTS_PER_TURN: usize = 64;
 /// level-triggered, so what is left brings the next event, and a call that finds the queue empty is saved.
 const EVENTS_PER_ACCEPT: usize = 8;
 
+/// How often the log says that idle connections give way, in milliseconds (as in nginx).
+const SHED_LOG_MS: u64 = 1000;
+
 /// How long accepting rests when descriptors ran out, in milliseconds (as in nginx).
 const REST_MS: u64 = 500;
 
@@ -157,6 +160,10 @@ impl Worker {
         let count = (idle.len() / 16).max(1).min(idle.len());
         if count == 0 {
             return false;
+        }
+        if now_ms >= self.shed_logged_ms + SHED_LOG_MS || self.shed_logged_ms == 0 {
+            self.shed_logged_ms = now_ms;
+            self.log(Level::Warn, &format!("{limit} worker_connections are not enough, reusing connections"));
         }
         idle.select_nth_unstable_by_key(count - 1, |(last, _)| *last);
         for (_, key) in idle.drain(..count) {

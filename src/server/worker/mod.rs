@@ -72,6 +72,8 @@ pub struct Worker {
     /// Accepting rests: descriptors or places ran out.
     resting_until_ms: Option<u64>,
     rest_was_logged: bool,
+    /// When idle connections that gave way were last logged.
+    shed_logged_ms: u64,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -128,6 +130,7 @@ impl Worker {
             events: 0,
             resting_until_ms: None,
             rest_was_logged: false,
+            shed_logged_ms: 0,
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -229,6 +232,12 @@ impl Worker {
             client.flags.reset = true;
             Fate::Close
         });
+        if fate == Fate::Close
+            && !self.res.out.is_empty()
+            && let Some(client) = self.clients.get_mut(key.index as usize)
+        {
+            client.send_last(&mut self.res);
+        }
         debug_assert!(self.res.out.is_empty(), "a turn ends with everything sent or kept");
         match fate {
             Fate::Keep => {
@@ -397,7 +406,14 @@ impl Worker {
             .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
             .collect();
         for key in idle {
-            self.close(key);
+            // A request may have come that the poll has not reported yet: it is served, as the last one.
+            self.turn(key, |client, key, res| {
+                client.flags.unread = true;
+                match client.read_on(key, res) {
+                    Fate::Keep if client.is_idle() => Fate::Close,
+                    fate => fate,
+                }
+            });
         }
     }
 

@@ -147,7 +147,7 @@ impl Parity {
         for request in methods(bytes).into_iter().chain(std::iter::repeat("GET".to_owned())).take(count) {
             match client.response_to(&request) {
                 Ok(response) => {
-                    self.describe(server, &response, &mut lines);
+                    self.describe(server, &request, &response, &mut lines);
                     let closes =
                         response.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
                     if closes && !response.until_close {
@@ -167,7 +167,7 @@ impl Parity {
         lines
     }
 
-    fn describe(&self, server: &Server, response: &Response, lines: &mut Vec<String>) {
+    fn describe(&self, server: &Server, method: &str, response: &Response, lines: &mut Vec<String>) {
         for status in &response.interim {
             lines.push(format!("(interim {status})"));
         }
@@ -187,7 +187,8 @@ impl Parity {
 
         let body = general(&response.text());
         let named = nameless(&body);
-        let body_names_server = named != body;
+        // The page that a HEAD is not sent would name the server too.
+        let body_names_server = named != body || method == "HEAD" && response.status >= 300;
         let mut fields = Vec::new();
         for (name, value) in &response.headers {
             let lower = name.to_ascii_lowercase();
