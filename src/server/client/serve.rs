@@ -174,7 +174,7 @@ impl Client {
 
     /// Lets the connection find what needs no further bytes.
     pub fn consume_nothing(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
-        match self.consume(b"", key, res) {
+        match self.consume(b"", false, key, res) {
             Consumed::All | Consumed::Stalled => Fate::Keep,
             Consumed::Close => Fate::Close,
         }
@@ -414,7 +414,7 @@ impl Client {
         }
         // A body whose last byte came before its file was there ends without a further byte.
         if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Body)
-            && matches!(self.consume(&[], key, res), Consumed::Close)
+            && matches!(self.consume(&[], false, key, res), Consumed::Close)
         {
             return Fate::Close;
         }
