@@ -23,6 +23,7 @@ mod pipelines;
 mod precompressed;
 mod process;
 mod real_site;
+mod regression;
 mod reload;
 mod responses;
 mod rewrite;

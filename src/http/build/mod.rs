@@ -1,4 +1,4 @@
-//! From the tree of directives to a frozen [`Site`]: scopes are walked, then merged from the outside in, then frozen.
+//! From the tree of directives to a frozen [`Site`](super::site::Site): scopes are walked, then merged from the outside in, then frozen.
 
 pub mod arguments;
 mod builder;

@@ -120,7 +120,15 @@ impl Client {
                 }
                 _ => Err(Fate::Close),
             },
-            Err(_) => Err(Fate::Close),
+            // Where the next request begins is not known any more, but the response was made and is still to leave,
+            // and those to the requests before it.
+            Err(_) => Err(match self.flush(res) {
+                Ok(true) => {
+                    let rest_ms = until_ms.saturating_sub(now_ms);
+                    self.begin_lingering((Lingering::On, rest_ms, self.linger_timeout_ms), now_ms)
+                }
+                _ => Fate::Close,
+            }),
         }
     }
 
