@@ -1,7 +1,7 @@
 //! Which location answers, and from where: all kinds, nesting, `root`, `alias`, `internal`, `try_files`, `index`,
 //! `satisfy` with `allow` and `deny`.
 
-use crate::util::{Cases, Client, Server, get};
+use crate::util::{Cases, Client, Server, eventually, get};
 
 #[test]
 fn exact_then_longest_prefix_then_regex_in_order() {
@@ -339,6 +339,11 @@ fn access_rules_know_unix_sockets_and_ipv6() {
             location /unix { allow unix:; deny all; }
             location /six { allow ::1; deny all; } }";
     let server = Server::builder(conf).file("html/unix", "u").file("html/six", "6").start();
+    // The harness waits for the first socket only.
+    eventually("the other sockets", || {
+        std::os::unix::net::UnixStream::connect(server.path("s")).is_ok()
+            && std::net::TcpStream::connect((std::net::Ipv6Addr::LOCALHOST, server.port())).is_ok()
+    });
     let over_unix = |path: &str| {
         let mut client = Client::connect_unix(&server.path("s"));
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));

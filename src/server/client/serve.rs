@@ -244,6 +244,7 @@ impl Client {
                 None
             }
             Ok(Event::Head) => {
+                self.flags.more_follows = !input.is_empty();
                 self.begin_request(&mut active, address, before - input.len(), res);
                 if active.exchange.head.ignored_lines > 0 {
                     active.exchange.log_ignored_lines(&mut res.env);
@@ -411,12 +412,6 @@ impl Client {
         let fate = self.take_completion(key, job, completion, res);
         if fate == Fate::Close {
             return fate;
-        }
-        // A body whose last byte came before its file was there ends without a further byte.
-        if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Body)
-            && matches!(self.consume(&[], false, key, res), Consumed::Close)
-        {
-            return Fate::Close;
         }
         // Whatever came in meanwhile waits behind this request.
         self.read_on(key, res)
