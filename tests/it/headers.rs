@@ -152,13 +152,15 @@ fn add_trailer_comes_after_a_chunked_body() {
 
 #[test]
 fn add_trailer_inherit_merges() {
+    // The directive came with nginx 1.29.3.
+    if !crate::util::subject_is_ours() {
+        return;
+    }
     let server = Server::start(
         "add_trailer X-H h; server { listen {port}; add_trailer_inherit merge; add_trailer X-S s; return 200 x; }",
     );
-    if crate::util::subject_is_ours() {
-        let names: Vec<_> = get(server.port(), "/").trailers.into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["X-S", "X-H"]);
-    }
+    let names: Vec<_> = get(server.port(), "/").trailers.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["X-S", "X-H"]);
 }
 
 /// What the difference between `Expires` and `Date` is, and `Cache-Control`.

@@ -408,3 +408,70 @@ fn typical_rewrites_of_real_sites() {
     .host("example.org", "/a.css", "200 css")
     .check();
 }
+
+#[test]
+fn replacements_of_all_shapes_are_made_as_by_nginx() {
+    let replacements = [
+        "/to/$1",
+        "/to/$1?",
+        "/to?x=$1",
+        "/to?x=$1&y=$2",
+        "/to?x=$1?",
+        "/to/$2/$1?$args",
+        "/to/$arg_q",
+        "/to?$query_string",
+        "http://e.example/$1",
+        "http://e.example/?x=$1",
+        "http://e.example/$1?x=$2?",
+        "https://e.example$uri",
+        "//e.example/$1",
+        "/to/$uri",
+        "/to$is_args$args",
+        "$1",
+        "to/$1",
+        "/$1$2",
+        "/to/a%20b/$1",
+        "/to/a?b?c=$1",
+        "/to/$http_x",
+        "/to#$1",
+    ];
+    let mut text =
+        String::from("server { listen {port}; location / { return 200 \"$uri|$args|$request_uri\"; }\n");
+    for (number, replacement) in replacements.iter().enumerate() {
+        for flag in ["", "last", "redirect", "permanent"] {
+            text.push_str(&format!(
+                "location /r{number}{flag}/ {{ rewrite ^/[^/]*/([^/]*)/?(.*)$ {replacement} {flag}; return 200 \"$uri|$args|$1|$2\"; }}\n"
+            ));
+        }
+        text.push_str(&format!("location ~ ^/t{number}/([^/]*)/?(.*)$ {{ return 302 {replacement}; }}\n"));
+        text.push_str(&format!(
+            "location ~ ^/b{number}/([^/]*)/?(.*)$ {{ return 200 \"{replacement}\"; }}\n"
+        ));
+    }
+    text.push('}');
+    let inputs = [
+        "a/b",
+        "a%20b/c%3Fd",
+        "%26%2B%25/x",
+        "a?q=1",
+        "a%20b/c?q=%20&r",
+        "\u{e4}/%C3%A4",
+        "%3Cb%3E/%22",
+        "a/b/c//d",
+        "",
+        "?",
+        "a+b/c&d=e",
+    ];
+    let mut parity = crate::util::Parity::new(&text);
+    for number in 0..replacements.len() {
+        for way in ["r#", "r#last", "r#redirect", "r#permanent", "t#", "b#"] {
+            for input in inputs {
+                let path = way.replace('#', &number.to_string());
+                parity = parity.request(format!(
+                    "GET /{path}/{input} HTTP/1.1\r\nHost: a\r\nX: h v\r\nConnection: close\r\n\r\n"
+                ));
+            }
+        }
+    }
+    parity.check();
+}

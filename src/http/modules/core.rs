@@ -152,7 +152,7 @@ settings! {
             "internal" LOCATION, Arity::exactly(0), default "", once |_, _| Ok(true);
         /// Browsers without keep-alive.
         keepalive_disable: KeepaliveDisable = KeepaliveDisable { msie6: true, safari: false }, inherit;
-            "keepalive_disable" HTTP_SERVER_LOCATION, Arity::at_least(1), default "msie6", once keepalive_disable;
+            "keepalive_disable" HTTP_SERVER_LOCATION, Arity::between(1, 2), default "msie6", once keepalive_disable;
         /// How long after a response a connection is not closed though it is idle, in milliseconds.
         keepalive_min_timeout: u64 = 0, inherit;
             "keepalive_min_timeout" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", once milliseconds;

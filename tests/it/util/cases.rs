@@ -7,6 +7,9 @@ use super::parity::Parity;
 use super::server::{Builder, Server};
 use std::fmt::Write;
 
+/// What is done to a server's folder before the requests.
+type Preparation = Box<dyn Fn(&Server)>;
+
 /// A configuration, files, and requests with their expected answers.
 ///
 /// An answer is written as `STATUS`, then (after a space) the `Location` if there is one, else the body unless it is a
@@ -17,7 +20,7 @@ pub struct Cases {
     requests: Vec<(Vec<u8>, String)>,
     shown: Vec<String>,
     only_ours: Option<&'static str>,
-    before: Vec<Box<dyn Fn(&Server)>>,
+    before: Vec<Preparation>,
 }
 
 impl Cases {
