@@ -10,7 +10,12 @@ use thalweg::process::serve::{self, ServeAddress, ServeOptions, serve_configurat
 
 /// An event-driven HTTP server for Linux that reads nginx.conf.
 #[derive(Debug, Parser)]
-#[command(name = "thalweg", disable_version_flag = true, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "thalweg",
+    disable_version_flag = true,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 struct CommandLine {
     /// Show the version and exit
     #[arg(short = 'v')]

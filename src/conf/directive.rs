@@ -201,15 +201,15 @@ pub trait Scope: Sized + 'static {
     fn context(&self) -> Context;
     /// The directives that may occur.
     fn table(&self) -> &'static Table<Self>;
-    /// Takes a complaint.
-    fn report(&mut self, diagnostic: Diagnostic);
+    /// Takes what is wrong with a directive.
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive);
 }
 
 /// Gives every directive of `block` to its setter; what is wrong is reported, and the walk goes on.
 pub fn walk<S: Scope>(scope: &mut S, block: &[tree::Directive]) {
     for directive in block {
         if let Err(diagnostic) = apply(scope, directive) {
-            scope.report(*diagnostic);
+            scope.report(*diagnostic, directive);
         }
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::base::ascii::append_decimal;
 use crate::base::clock::RenderedDates;
+use crate::base::level::Level;
 use crate::base::log::SinkId;
 use crate::base::percent::{escape_json, escape_json_text, escape_log};
-use crate::conf::template::{Template, VariableId};
+use crate::conf::template::{Part, Template, VariableId};
 use crate::message::FieldName;
 
 use super::access_queue::PathLine;
@@ -143,6 +144,15 @@ impl Exchange {
         let (mut path, mut root, mut line) = (Vec::new(), Vec::new(), Vec::new());
         core_variables::append_document_root(self, context, &mut root);
         self.render(template, context, &mut path);
+        if climbs(template, &path) {
+            let shown = String::from_utf8_lossy(&path);
+            self.log(
+                context,
+                Level::Error,
+                format_args!("request leads out of the folder of \"{shown}\", not logged"),
+            );
+            return;
+        }
         self.append_line(format, context, &mut line);
         let cache = context.site.settings(self.location).log.open_file_cache.clone();
         context.env.access.push_path(PathLine { path, root, cache, line });
@@ -155,6 +165,20 @@ impl Exchange {
             LogFormat::Custom(parts, escape) => append_custom(self, context, parts, *escape, out),
         }
     }
+}
+
+/// Whether a variable put a `..` into the path, so that a client would choose the folder of its log.
+fn climbs(template: &Template, path: &[u8]) -> bool {
+    let climbing = |text: &[u8]| text.split(|byte| *byte == b'/').filter(|segment| *segment == b"..").count();
+    let configured: usize = template
+        .parts()
+        .iter()
+        .map(|part| match part {
+            Part::Literal(text) => climbing(text),
+            _ => 0,
+        })
+        .sum();
+    climbing(path) > configured
 }
 
 /// `$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer"

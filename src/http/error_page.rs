@@ -175,7 +175,7 @@ fn render_page(exchange: &mut Exchange, context: &mut Context, page: PageText) -
     let site = context.site;
     let core = &site.settings(exchange.location).core;
     let heading = if page.text.is_some() { "400 Bad Request" } else { page.title };
-    let mut body = Vec::with_capacity(256);
+    let mut body = context.env.scratch();
     for piece in ["<html>\r\n<head><title>", page.title, "</title></head>\r\n<body>\r\n<center><h1>", heading]
     {
         body.extend_from_slice(piece.as_bytes());

@@ -78,7 +78,7 @@ pub struct Outcome {
     pub request_length: u64,
     /// Whether the response was sent whole.
     pub complete: bool,
-    /// Whether the request was read from a buffer that held more (`$pipe` is `p`).
+    /// Whether the request had come already when the one before it was answered (`$pipe` is `p`).
     pub pipelined: bool,
 }
 

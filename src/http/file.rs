@@ -5,6 +5,7 @@
 //! is in memory, and carries the header values that depend on the version alone, rendered once.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -179,10 +180,19 @@ impl FileFailure {
     }
 
     /// `2: No such file or directory`
-    pub fn error_text(&self) -> String {
-        let error = std::io::Error::from_raw_os_error(self.errno).to_string();
-        let text = error.split(" (os error").next().unwrap_or(&error);
-        format!("{}: {text}", self.errno)
+    pub fn error_text(&self) -> Cow<'static, str> {
+        // What anybody can bring about by asking for it costs no allocation (Linux numbers, glibc's words).
+        Cow::Borrowed(match self.errno {
+            2 => "2: No such file or directory",
+            13 => "13: Permission denied",
+            20 => "20: Not a directory",
+            36 => "36: File name too long",
+            _ => {
+                let error = std::io::Error::from_raw_os_error(self.errno).to_string();
+                let text = error.split(" (os error").next().unwrap_or(&error);
+                return Cow::Owned(format!("{}: {text}", self.errno));
+            }
+        })
     }
 }
 

@@ -7,6 +7,10 @@
 //! ```text
 //! settings! {
 //!     module index;
+//!     values {
+//!         /// What other directives set in passing; it has no directive of its own.
+//!         handler: Option<Handler> = None, own;
+//!     }
 //!     fields {
 //!         /// Names tried for a request of a folder.
 //!         indexes: Indexes = Indexes::default(), inherit;
@@ -32,6 +36,12 @@ macro_rules! http_settings {
     (
         module $module:ident;
         $(merge $merge:path;)?
+        $(values {
+            $(
+                $(#[doc = $value_doc:literal])+
+                $value_field:ident : $value_type:ty = $value_default:expr, $value_rule:ident;
+            )*
+        })?
         fields {
             $(
                 $(#[doc = $doc:literal])+
@@ -58,26 +68,32 @@ macro_rules! http_settings {
         #[derive(Clone)]
         pub struct Settings {
             $($(#[doc = $doc])+ pub $field: $type,)*
+            $($($(#[doc = $value_doc])+ pub $value_field: $value_type,)*)?
         }
 
         /// The module's settings of one scope while the configuration is read: unset fields are `None`.
         #[derive(Clone, Default)]
         pub struct Draft {
             $($(#[doc = $doc])+ pub $field: Option<$type>,)*
+            $($($(#[doc = $value_doc])+ pub $value_field: Option<$value_type>,)*)?
         }
 
         impl $crate::http::settings::ModuleDraft for Draft {
             type Settings = Settings;
-            const NEVER_SHARED: bool = $crate::http_settings!(@any_own $($rule)*);
+            const NEVER_SHARED: bool = $crate::http_settings!(@any_own $($rule)* $($($value_rule)*)?);
 
             #[allow(unused_variables)]
             fn inherit(&mut self, parent: &Draft) {
                 $($crate::http_settings!(@inherit $rule self parent $field);)*
+                $($($crate::http_settings!(@inherit $value_rule self parent $value_field);)*)?
                 $($merge(self, parent);)?
             }
 
             fn freeze(&self) -> Settings {
-                Settings { $($field: self.$field.clone().unwrap_or_else(|| $default),)* }
+                Settings {
+                    $($field: self.$field.clone().unwrap_or_else(|| $default),)*
+                    $($($value_field: self.$value_field.clone().unwrap_or_else(|| $value_default),)*)?
+                }
             }
         }
 

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod configuration;
 pub mod daemon;
+pub mod folders;
 pub mod invocation;
 pub mod limits;
 pub mod master;

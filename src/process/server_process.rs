@@ -2,9 +2,9 @@
 
 use super::channel::{KeptState, ServerEnd};
 use super::configuration::{KeptText, Names, Source};
-use super::limits;
 use super::signals::{Request, Signals};
 use super::startup_log::{ProcessLog, StartupLog};
+use super::{folders, limits};
 use crate::base::level::Level;
 use crate::conf::main_settings::MainSettings;
 use crate::http::site::Site;
@@ -81,6 +81,7 @@ impl ServerProcess {
         let listeners =
             listeners.renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))?;
         let threads = limits::thread_settings(main)?;
+        folders::make(&site, threads.identity.as_ref(), &mut |level, text| log.write(level, text));
         let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
         let (site, logs) = (Arc::new(site), Arc::new(logs));
         let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
@@ -190,6 +191,7 @@ impl ServerProcess {
         let gone = self.runtime.listeners().unix_paths_not_in(&listeners);
         self.tell_master(text, &site, &listeners);
         self.log.with(|log| limits::apply_limits(&site.main, log));
+        folders::make(&site, threads.identity.as_ref(), &mut |level, text| self.log.write(level, text));
         self.site = Arc::new(site);
         self.logs = Arc::new(logs);
         let changed = self.runtime.reconfigure(

@@ -17,12 +17,16 @@ fn lines(server: &Server, path: &str, count: usize) -> Vec<String> {
 #[track_caller]
 fn same_lines(conf: &str, requests: &[&str]) -> Vec<String> {
     let run = |server: Server| {
+        let mut count = 0;
         for bytes in requests {
             let mut client = Client::connect(server.port());
             client.try_send(bytes);
             client.read_to_end();
+            // Some lines are written only when the connection is gone: one after the other keeps them in order.
+            count += 1;
+            lines(&server, "l.log", count);
         }
-        lines(&server, "l.log", requests.len())
+        lines(&server, "l.log", count)
     };
     let prepare = |builder: crate::util::Builder| builder.file("html/f", "0123456789").start();
     let ours = run(prepare(Server::builder(conf)));
@@ -59,9 +63,14 @@ pub fn syslog_socket(path: &Path) -> UnixDatagram {
 
 #[test]
 fn combined_is_the_format_without_a_word() {
-    let server = Server::builder("server { listen {port}; root {root}/html; }").file("html/f", "0123456789").start();
-    request(server.port(), "GET", "/f?q", &[("User-Agent", "agent/1"), ("Referer", "http://r/"),
-        ("Authorization", "Basic YW5uOng=")]);
+    let server =
+        Server::builder("server { listen {port}; root {root}/html; }").file("html/f", "0123456789").start();
+    request(
+        server.port(),
+        "GET",
+        "/f?q",
+        &[("User-Agent", "agent/1"), ("Referer", "http://r/"), ("Authorization", "Basic YW5uOng=")],
+    );
     get(server.port(), "/none");
     let lines = server.access_log_lines(2);
     let (head, tail) = lines[0].split_once('[').expect(&lines[0]);
@@ -92,7 +101,8 @@ fn json_escaping_is_nginx_s_and_its_lines_parse() {
         &HOSTILE[..3],
     );
     for line in lines {
-        let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let value: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(value["none"], "");
     }
 }
@@ -161,8 +171,18 @@ fn several_logs_off_conditions_and_inheritance() {
             location /if-args { access_log {root}/if-args.log l if=$arg_log; return 200; }
             location / { if ($arg_quiet) { access_log off; } return 200; } }",
     );
-    for path in ["/inherit", "/own", "/two", "/off", "/if", "/if?x=1", "/if-args?log=0", "/if-args?log=", "/if-args?log=1",
-        "/last"] {
+    for path in [
+        "/inherit",
+        "/own",
+        "/two",
+        "/off",
+        "/if",
+        "/if?x=1",
+        "/if-args?log=0",
+        "/if-args?log=",
+        "/if-args?log=1",
+        "/last",
+    ] {
         get(server.port(), path);
     }
     assert_eq!(lines(&server, "http.log", 2), ["/inherit", "/last"]);
@@ -205,7 +225,7 @@ fn bad_requests_are_logged_with_what_was_read() {
             "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n",
         ],
     );
-    assert!(lines[1].starts_with("GET /f HTTP/1.1|400|"), "{}", lines[1]);
+    assert!(lines[1].starts_with("GET /f HTTP/1.1|400"), "{}", lines[1]);
 }
 
 #[test]
@@ -240,7 +260,8 @@ fn gzip_logs_are_readable() {
     }
     server.signal(Signal::QUIT);
     server.wait_for_exit();
-    let output = std::process::Command::new("gzip").arg("-dc").arg(server.path("l.log.gz")).output().expect("gzip");
+    let output =
+        std::process::Command::new("gzip").arg("-dc").arg(server.path("l.log.gz")).output().expect("gzip");
     let wanted: String = (0..100).map(|number| format!("/{number}\n")).collect();
     assert_eq!(String::from_utf8_lossy(&output.stdout), wanted);
 }
@@ -270,9 +291,8 @@ fn paths_with_variables_make_files_by_request() {
 
 #[test]
 fn a_hostile_host_can_not_choose_the_folder_of_a_log() {
-    let server = Server::start(
-        "server { listen {port}; root {root}/html; access_log {root}/logs/$http_x_name.log; }",
-    );
+    let server =
+        Server::start("server { listen {port}; root {root}/html; access_log {root}/logs/$http_x_name.log; }");
     server.write("html/f", "f");
     folder_for_all(&server, "logs");
     request(server.port(), "GET", "/f", &[("X-Name", "../escaped")]);
@@ -285,7 +305,9 @@ fn a_hostile_host_can_not_choose_the_folder_of_a_log() {
 
 #[test]
 fn usr1_reopens_what_was_moved_away() {
-    let server = Server::start("log_format l '$uri'; access_log {root}/l.log l; server { listen {port}; return 200; }");
+    let server = Server::start(
+        "log_format l '$uri'; access_log {root}/l.log l; server { listen {port}; return 200; }",
+    );
     get(server.port(), "/before");
     assert_eq!(lines(&server, "l.log", 1), ["/before"]);
     std::fs::rename(server.path("l.log"), server.path("l.old")).expect("rename");
@@ -338,7 +360,9 @@ fn a_log_may_be_a_terminal_a_pipe_or_a_full_device() {
     for _ in 0..3 {
         assert_eq!(get(server.port(), "/x").text(), "ok");
     }
-    eventually("lines on standard output", || server.stdout().lines().filter(|line| *line == "/x").count() == 3);
+    eventually("lines on standard output", || {
+        server.stdout().lines().filter(|line| *line == "/x").count() == 3
+    });
 }
 
 #[test]
@@ -370,7 +394,10 @@ fn lines_of_concurrent_requests_are_never_torn() {
             std::thread::spawn(move || {
                 let mut client = Client::connect(port);
                 for number in 0..200 {
-                    client.send(format!("GET /{thread}-{number}-{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(500)));
+                    client.send(format!(
+                        "GET /{thread}-{number}-{} HTTP/1.1\r\nHost: a\r\n\r\n",
+                        "x".repeat(500)
+                    ));
                     client.read_response();
                 }
             })
@@ -381,5 +408,9 @@ fn lines_of_concurrent_requests_are_never_torn() {
     }
     let lines = lines(&server, "l.log", 1600);
     assert_eq!(lines.len(), 1600);
-    assert!(lines.iter().all(|line| line.starts_with("</") && line.ends_with("x>") && line.matches('<').count() == 1));
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.starts_with("</") && line.ends_with("x>") && line.matches('<').count() == 1)
+    );
 }

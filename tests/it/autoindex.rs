@@ -100,7 +100,10 @@ fn html_listings_link_and_escape_every_name() {
     assert!(!text.contains(".hidden"), "{text}");
     assert!(links.iter().any(|link| *link == "../"), "{links:?}");
     if subject_is_ours() {
-        assert!(text.contains("width=device-width") && text.contains("color-scheme"), "for phones and dark mode");
+        assert!(
+            text.contains("width=device-width") && text.contains("color-scheme"),
+            "for phones and dark mode"
+        );
     }
 }
 
@@ -116,7 +119,10 @@ fn sizes_are_exact_or_rounded_and_times_local_or_not() {
         .environment("TZ", "Asia/Tokyo")
         .start();
     let exact = get(server.port(), "/d/").text();
-    assert!(exact.contains("3500000") || exact.contains("3,500,000") || exact.contains("3 500 000"), "{exact}");
+    assert!(
+        exact.contains("3500000") || exact.contains("3,500,000") || exact.contains("3 500 000"),
+        "{exact}"
+    );
     assert!(exact.contains("03:04"), "{exact}");
     let rounded = get(server.port(), "/r/").text();
     assert!(!rounded.contains("3500000"), "{rounded}");
@@ -143,11 +149,13 @@ fn a_listing_is_for_folders_without_index_and_only_when_on() {
 
 #[test]
 fn a_folder_with_ten_thousand_entries_is_listed_whole() {
-    let server = Server::start("server { listen {port}; root {root}/html; autoindex on; autoindex_format json; }");
+    let server =
+        Server::start("server { listen {port}; root {root}/html; autoindex on; autoindex_format json; }");
     for number in 0..10_000 {
         server.write(&format!("html/many/file-{number}"), "");
     }
-    let list: Vec<serde_json::Value> = serde_json::from_slice(&get(server.port(), "/many/").body).expect("JSON");
+    let list: Vec<serde_json::Value> =
+        serde_json::from_slice(&get(server.port(), "/many/").body).expect("JSON");
     assert_eq!(list.len(), 10_000);
 }
 
@@ -163,13 +171,14 @@ fn listings_of_links_show_what_they_lead_to_and_broken_ones_do_no_harm() {
 
 #[test]
 fn random_index_serves_some_file_of_the_folder() {
-    let server = Server::builder("server { listen {port}; root {root}/html; location / { random_index on; } }")
-        .file("html/d/a.txt", "a")
-        .file("html/d/b.txt", "b")
-        .file("html/d/.hidden", "h")
-        .file("html/d/sub/x", "x")
-        .file("html/none/.x", "x")
-        .start();
+    let server =
+        Server::builder("server { listen {port}; root {root}/html; location / { random_index on; } }")
+            .file("html/d/a.txt", "a")
+            .file("html/d/b.txt", "b")
+            .file("html/d/.hidden", "h")
+            .file("html/d/sub/x", "x")
+            .file("html/none/.x", "x")
+            .start();
     let mut seen = BTreeSet::new();
     for _ in 0..60 {
         let response = get(server.port(), "/d/");

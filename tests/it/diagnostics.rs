@@ -37,7 +37,11 @@ fn success_and_failure_are_told_as_scripts_expect() {
 #[test]
 fn quiet_says_only_errors() {
     let (status, text) = said(Server::builder("http { server { listen 1; } }").run(&["-t", "-q"]));
-    assert_eq!((status, text.contains("syntax is ok"), text.contains("successful")), (Some(0), false, false), "{text}");
+    assert_eq!(
+        (status, text.contains("syntax is ok"), text.contains("successful")),
+        (Some(0), false, false),
+        "{text}"
+    );
     let (status, text) = said(Server::builder("foo;").run(&["-t", "-q"]));
     assert_eq!(status, Some(1));
     assert!(text.contains("unknown directive"), "{text}");
@@ -50,8 +54,13 @@ fn all_errors_come_in_one_run() {
         "http {\n  foo;\n  root a b;\n  server {\n    listen 99999;\n    bar 1;\n    client_max_body_size 1x;\n  }\n  server { location / { baz; } }\n}",
     );
     assert_eq!(status, Some(1));
-    for place in ["nginx.conf:2", "nginx.conf:3", "nginx.conf:5", "nginx.conf:6", "nginx.conf:7", "nginx.conf:9"] {
-        assert!(text.lines().any(|line| line.contains("[emerg]") && line.ends_with(place)), "{place} in\n{text}");
+    for place in
+        ["nginx.conf:2", "nginx.conf:3", "nginx.conf:5", "nginx.conf:6", "nginx.conf:7", "nginx.conf:9"]
+    {
+        assert!(
+            text.lines().any(|line| line.contains("[emerg]") && line.ends_with(place)),
+            "{place} in\n{text}"
+        );
     }
 }
 
@@ -89,7 +98,8 @@ fn the_nearest_name_is_suggested() {
 #[test]
 fn a_missing_semicolon_is_shown_where_it_should_be() {
     ours_only!();
-    let (status, text) = diagnose("http {\n  server {\n    root /srv\n    index index.html;\n    listen 80;\n  }\n}");
+    let (status, text) =
+        diagnose("http {\n  server {\n    root /srv\n    index index.html;\n    listen 80;\n  }\n}");
     assert_eq!(status, Some(1));
     assert!(text.contains("`;` seems to be missing here"), "{text}");
     let (status, text) = diagnose("http {\n  server {\n    listen 80\n    server_name a;\n  }\n}");
@@ -97,14 +107,19 @@ fn a_missing_semicolon_is_shown_where_it_should_be() {
     assert!(text.contains("`;` seems to be missing here"), "{text}");
     let (status, text) = diagnose("http {\n  server {\n    listen 80;\n    root /srv\n  }\n}");
     assert_eq!(status, Some(1));
-    assert!(text.contains("`;` seems to be missing here") || text.contains("is not terminated by \";\""), "{text}");
+    assert!(
+        text.contains("`;` seems to be missing here") || text.contains("is not terminated by \";\""),
+        "{text}"
+    );
     assert!(text.contains("4 |"), "{text}");
 }
 
 #[test]
 fn an_unclosed_brace_is_shown_where_it_began() {
     ours_only!();
-    let (status, text) = diagnose("events { }\nhttp {\n  server {\n    listen 80;\n    location / {\n      root /srv;\n  }\n}\n");
+    let (status, text) = diagnose(
+        "events { }\nhttp {\n  server {\n    listen 80;\n    location / {\n      root /srv;\n  }\n}\n",
+    );
     assert_eq!(status, Some(1));
     assert!(text.contains("unexpected end of file, expecting \"}\""), "{text}");
     // The innermost that has no end, or the one that the indentation tells.
@@ -130,7 +145,12 @@ fn a_directive_that_is_known_but_not_built_is_told_so() {
     let (status, text) = diagnose("http { server { location / {\n proxy_pass http://x;\n } } }");
     assert_eq!(status, Some(1));
     let line = text.lines().find(|line| line.contains("[emerg]")).expect(&text);
-    assert!(line.contains("\"proxy_pass\" is known to nginx") && line.contains("not built") && line.ends_with("nginx.conf:2"), "{line}");
+    assert!(
+        line.contains("\"proxy_pass\" is known to nginx")
+            && line.contains("not built")
+            && line.ends_with("nginx.conf:2"),
+        "{line}"
+    );
     assert!(!text.contains("did you mean"), "{text}");
 }
 
@@ -152,15 +172,38 @@ fn errors_in_included_files_name_file_and_chain() {
 fn traps_are_warned_about_with_file_and_line() {
     ours_only!();
     for (text, place, words) in [
-        ("http { server { listen 1 default_server;\n location /a { alias /srv/; } } }", "nginx.conf:2", &["alias", "slash"][..]),
-        ("http { server { listen 1 default_server;\n location /a/ { alias /srv; } } }", "nginx.conf:2", &["alias", "slash"]),
-        ("http { server { listen 1 default_server; add_header A a;\n location / { add_header B b; } } }", "nginx.conf:2", &["add_header"]),
-        ("http {\n server { listen 1; server_name a; }\n server { listen 1; server_name b; } }", "nginx.conf:2", &["default_server"]),
-        ("http { server { listen 1 default_server; location / {\n if ($arg_a) { root /x; } } } }", "nginx.conf:2", &["if"]),
+        (
+            "http { server { listen 1 default_server;\n location /a { alias /srv/; } } }",
+            "nginx.conf:2",
+            &["alias", "slash"][..],
+        ),
+        (
+            "http { server { listen 1 default_server;\n location /a/ { alias /srv; } } }",
+            "nginx.conf:2",
+            &["alias", "slash"],
+        ),
+        (
+            "http { server { listen 1 default_server; add_header A a;\n location / { add_header B b; } } }",
+            "nginx.conf:2",
+            &["add_header"],
+        ),
+        (
+            "http {\n server { listen 1; server_name a; }\n server { listen 1; server_name b; } }",
+            "nginx.conf:2",
+            &["default_server"],
+        ),
+        (
+            "http { server { listen 1 default_server; location / {\n if ($arg_a) { root /x; } } } }",
+            "nginx.conf:2",
+            &["if"],
+        ),
     ] {
         let (status, said) = diagnose(text);
         assert_eq!(status, Some(0), "{text}\n{said}");
-        let line = said.lines().find(|line| line.contains("[warn]")).unwrap_or_else(|| panic!("no warning: {text}\n{said}"));
+        let line = said
+            .lines()
+            .find(|line| line.contains("[warn]"))
+            .unwrap_or_else(|| panic!("no warning: {text}\n{said}"));
         assert!(line.ends_with(place), "{line}");
         assert!(words.iter().all(|word| said.contains(word)), "{said}");
     }
@@ -186,11 +229,15 @@ fn no_warning_where_there_is_no_trap() {
 
 #[test]
 fn the_configuration_is_printed_with_markers_of_its_files() {
-    let output = Server::builder("http {\n  include a.conf;\n  include a.conf;\n}\n").file("a.conf", "# in a\n").run(&["-T"]);
+    let output = Server::builder("http {\n  include a.conf;\n  include a.conf;\n}\n")
+        .file("a.conf", "# in a\n")
+        .run(&["-T"]);
     assert_eq!(output.status.code(), Some(0), "{}", output.stderr);
     let root = output.root.display();
-    let main = output.stdout.find(&format!("# configuration file {root}/nginx.conf:\n")).expect(&output.stdout);
-    let second = output.stdout.find(&format!("# configuration file {root}/a.conf:\n# in a\n")).expect(&output.stdout);
+    let main =
+        output.stdout.find(&format!("# configuration file {root}/nginx.conf:\n")).expect(&output.stdout);
+    let second =
+        output.stdout.find(&format!("# configuration file {root}/a.conf:\n# in a\n")).expect(&output.stdout);
     assert!(main < second);
     assert_eq!(output.stdout.matches("# in a").count(), 1, "each file once: {}", output.stdout);
     assert!(output.stderr.contains("syntax is ok"), "{}", output.stderr);

@@ -6,23 +6,21 @@ use std::time::Duration;
 #[test]
 fn a_line_has_nginx_s_shape_with_client_server_request_and_host() {
     let server = Server::start("server { listen {port}; server_name s.example; root {root}/html; }");
-    request(
-        server.port(),
-        "GET",
-        "/none?q",
-        &[("Host", "s.example:80"), ("Referer", "http://r/")],
-    );
+    request(server.port(), "GET", "/none?q", &[("Host", "s.example:80"), ("Referer", "http://r/")]);
     eventually("the line", || server.error_log().contains("/html/none\""));
     let log = server.error_log();
     let line = log.lines().find(|line| line.contains("/html/none\"")).expect("the line");
     // 2026/01/02 03:04:05 [error] 12#34: *5 open() "..." failed (2: ...), client: ..., server: ..., request: "..."
     let (time, rest) = line.split_at(20);
-    assert!(time.chars().enumerate().all(|(at, char)| match at {
-        4 | 7 => char == '/',
-        10 | 19 => char == ' ',
-        13 | 16 => char == ':',
-        _ => char.is_ascii_digit(),
-    }), "{line}");
+    assert!(
+        time.chars().enumerate().all(|(at, char)| match at {
+            4 | 7 => char == '/',
+            10 | 19 => char == ' ',
+            13 | 16 => char == ':',
+            _ => char.is_ascii_digit(),
+        }),
+        "{line}"
+    );
     let rest = rest.strip_prefix("[error] ").expect(line);
     let (ids, rest) = rest.split_once(": *").expect(line);
     let (pid, tid) = ids.split_once('#').expect(line);
@@ -41,10 +39,16 @@ fn a_line_has_nginx_s_shape_with_client_server_request_and_host() {
 
 #[test]
 fn the_level_decides_what_is_written() {
-    for (level, is_there) in
-        [("debug", true), ("info", true), ("notice", true), ("warn", true), ("error", true), ("crit", false),
-         ("alert", false), ("emerg", false)]
-    {
+    for (level, is_there) in [
+        ("debug", true),
+        ("info", true),
+        ("notice", true),
+        ("warn", true),
+        ("error", true),
+        ("crit", false),
+        ("alert", false),
+        ("emerg", false),
+    ] {
         if level == "debug" {
             continue;
         }
@@ -77,7 +81,13 @@ fn contexts_have_logs_of_their_own_and_the_innermost_counts() {
         get(server.port(), path);
     }
     request(server.port(), "GET", "/w", &[("Host", "other")]);
-    for (log, name) in [("server.log", "/x"), ("location.log", "/own/y"), ("http.log", "/w"), ("a.log", "/two/t"), ("b.log", "/two/t")] {
+    for (log, name) in [
+        ("server.log", "/x"),
+        ("location.log", "/own/y"),
+        ("http.log", "/w"),
+        ("a.log", "/two/t"),
+        ("b.log", "/two/t"),
+    ] {
         eventually(log, || server.read(log).contains(&format!("html{name}\"")));
     }
     assert!(!server.read("server.log").contains("/own/y"));
@@ -87,10 +97,16 @@ fn contexts_have_logs_of_their_own_and_the_innermost_counts() {
 
 #[test]
 fn standard_error_and_the_default_level() {
-    let server = Server::start("error_log stderr; http { server { listen {port}; root {root}/html; location /info { return 400; } } }");
+    let server = Server::start(
+        "error_log stderr; http { server { listen {port}; root {root}/html; location /info { return 400; } } }",
+    );
     get(server.port(), "/none");
     eventually("the line", || server.stderr().contains("/html/none\" failed"));
-    assert!(!server.stderr().contains("[info]") && !server.stderr().contains("[notice]"), "{}", server.stderr());
+    assert!(
+        !server.stderr().contains("[info]") && !server.stderr().contains("[notice]"),
+        "{}",
+        server.stderr()
+    );
 }
 
 #[test]
@@ -121,8 +137,13 @@ fn a_hostile_request_can_not_forge_a_line() {
     let server = Server::start("server { listen {port}; root {root}/html; }");
     let forged = "2026/01/02 03:04:05 [emerg] 1#1: forged";
     let requests: Vec<Vec<u8>> = vec![
-        format!("GET /%0a{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", forged.replace(' ', "%20")).into_bytes(),
-        format!("GET /x%0d%0a{} HTTP/1.1\r\nHost: a\r\nReferer: \"x\"\r\nConnection: close\r\n\r\n", forged.replace(' ', "%20")).into_bytes(),
+        format!("GET /%0a{} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", forged.replace(' ', "%20"))
+            .into_bytes(),
+        format!(
+            "GET /x%0d%0a{} HTTP/1.1\r\nHost: a\r\nReferer: \"x\"\r\nConnection: close\r\n\r\n",
+            forged.replace(' ', "%20")
+        )
+        .into_bytes(),
         b"GET /none\x0b\x1b[31m HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".to_vec(),
         b"GET /none HTTP/1.1\r\nHost: a\x01b\r\nConnection: close\r\n\r\n".to_vec(),
         b"GET /none HTTP/1.1\r\nHost: a\r\nReferer: \x1b]0;x\x07\r\nConnection: close\r\n\r\n".to_vec(),
@@ -196,7 +217,8 @@ fn log_not_found_and_log_subrequest_are_understood() {
 
 #[test]
 fn start_and_stop_are_notices() {
-    let mut server = Server::start("error_log {root}/error.log notice; http { server { listen {port}; return 200; } }");
+    let mut server =
+        Server::start("error_log {root}/error.log notice; http { server { listen {port}; return 200; } }");
     get(server.port(), "/");
     server.signal(Signal::QUIT);
     server.wait_for_exit();

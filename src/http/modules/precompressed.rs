@@ -371,8 +371,9 @@ fn may_have_compressed_by_proxy(exchange: &Exchange, Proxied(set): Proxied) -> b
             words.iter().any(|(bit, word)| set & bit != 0 && ascii::starts_with_ignore_case(element, word))
         });
     }
-    set & NO_LAST_MODIFIED != 0 && response.last_modified.is_none()
-        || set & NO_ETAG != 0 && response.etag.is_none()
+    // Without any of these fields nginx compresses, whichever the conditions are but `off`.
+    !(set & NO_LAST_MODIFIED != 0 && response.last_modified.is_some()
+        || set & NO_ETAG != 0 && response.etag.is_some())
 }
 
 /// MSIE 4 and 5, and 6 before its second service pack; not Opera, which used to call itself MSIE.

@@ -13,7 +13,7 @@
 //! A folder that exists keeps its index file or its listing; one with neither is a page as well.
 //!
 //! `Cache-Control`, unless `expires` or `add_header` set it: `no-cache` on HTML, because it names the current files;
-//! `public, max-age=31536000, immutable` on names with a content hash ([`has_content_hash`]); nothing on others.
+//! `public, max-age=31536000, immutable` on names with a content hash (`has_content_hash`); nothing on others.
 //! Locations with handlers of their own (`proxy_pass`, ...) are left alone.
 //!
 //! With `try_files`, that directive decides first: its last parameter is used for what is missing, and only requests

@@ -302,7 +302,10 @@ impl Exchange {
             response.set_etag(validators.etag());
         }
         let strict = settings.core.strict;
-        response.set_content_type(settings.types.of_path(&self.uri, strict));
+        let media_type = settings.types.of_path(&self.uri, strict);
+        if !media_type.is_empty() {
+            response.set_content_type(media_type);
+        }
         self.allow_ranges = true;
         self.body = Body::File(FileRange { handle, offset: 0, length: file.size });
     }

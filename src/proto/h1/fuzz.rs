@@ -57,7 +57,13 @@ fn transcript(bytes: &[u8], step: usize, limits: &HeadLimits) -> Vec<String> {
                     connection.next_request();
                 }
                 Err(error) => {
-                    let line = head.text(head.request_line).escape_ascii();
+                    // Of a bad method, how much of the line is kept depends on the cuts.
+                    let kept = if *error.message == *b"client sent invalid method" {
+                        &b""[..]
+                    } else {
+                        head.text(head.request_line)
+                    };
+                    let line = kept.escape_ascii();
                     let message = error.message.escape_ascii();
                     // A line that is too long is quoted as far as it came.
                     let message = if error.status == Status::HEAD_TOO_LARGE {

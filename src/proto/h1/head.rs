@@ -95,7 +95,7 @@ impl PartialHead {
             self.text.extend_from_slice(bytes);
             *input = rest;
             if let Err(error) = self.check_line(complete, limits) {
-                self.keep_for_logs(complete, &error, limits, head);
+                self.keep_for_logs(&error, limits, head);
                 return Err(error);
             }
             if !complete {
@@ -116,19 +116,13 @@ impl PartialHead {
         }
     }
 
-    /// Fills the head with what came before an error; of a bad request line with the line, unless it is no HTTP at all.
-    fn keep_for_logs(
-        &self,
-        complete: bool,
-        error: &RequestError,
-        limits: &HeadLimits,
-        head: &mut RequestHead,
-    ) {
+    /// Fills the head with what came before an error; of a bad request line with as much of it as was read.
+    fn keep_for_logs(&self, error: &RequestError, limits: &HeadLimits, head: &mut RequestHead) {
         // The lines before were checked when they came.
         let _ = fill(&self.text[..self.line_start], limits, head);
-        let is_line = self.line_start == 0 && complete && error.status != Status::URI_TOO_LONG;
-        if is_line && request_line::check_method(&self.text).is_ok() {
-            head.request_line = head.fields.store(trim_cr(&self.text[..self.text.len() - 1]));
+        if self.line_start == 0 && error.status != Status::URI_TOO_LONG {
+            let end = memchr::memchr2(b'\r', b'\n', &self.text).unwrap_or(self.text.len());
+            head.request_line = head.fields.store(&self.text[..end]);
         }
     }
 

@@ -30,8 +30,14 @@ impl Client {
     pub fn finish_response(&mut self, mut active: Box<Active>, key: ClientKey, res: &mut Resources) -> Fate {
         let after = self.wire.after_response();
         // What closes must have left the process first; what goes on may wait for its neighbours.
+        let lingering_close = active.exchange.scope_settings().core.lingering_close;
+        // Bytes behind the last request would make the kernel reset the connection, and the response with it.
+        let may_be_sending = after == After::Linger || self.flags.more_follows || self.flags.unread;
+        let closes_at_once = after == After::Close
+            && (lingering_close == Lingering::Off || lingering_close == Lingering::On && !may_be_sending);
         if matches!(after, After::Close | After::Linger) {
-            match self.flush(res) {
+            let flushed = if closes_at_once { self.flush_last(res) } else { self.flush(res) };
+            match flushed {
                 Ok(true) => {}
                 Ok(false) => {
                     let send_timeout = active.exchange.scope_settings().core.send_timeout;
@@ -69,7 +75,7 @@ impl Client {
             After::Linger if lingering.0 != Lingering::Off && may_linger => {
                 self.begin_lingering(lingering, now_ms)
             }
-            After::Close if lingering.0 == Lingering::Always => self.begin_lingering(lingering, now_ms),
+            After::Close if !closes_at_once => self.begin_lingering(lingering, now_ms),
             After::Linger | After::Close => Fate::Close,
         }
     }
@@ -120,7 +126,15 @@ impl Client {
                 }
                 _ => Err(Fate::Close),
             },
-            Err(_) => Err(Fate::Close),
+            // Where the next request begins is not known any more, but the response was made and is still to leave,
+            // and those to the requests before it.
+            Err(_) => Err(match self.flush(res) {
+                Ok(true) => {
+                    let rest_ms = until_ms.saturating_sub(now_ms);
+                    self.begin_lingering((Lingering::On, rest_ms, self.linger_timeout_ms), now_ms)
+                }
+                _ => Fate::Close,
+            }),
         }
     }
 

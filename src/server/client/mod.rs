@@ -141,8 +141,14 @@ pub struct Flags {
     pub read_closed: bool,
     /// Reading stopped before the socket was empty.
     pub unread: bool,
+    /// The present request had come already when the one before it was answered.
+    pub pipelined: bool,
+    /// Bytes came behind the request that is being served.
+    pub more_follows: bool,
     /// It stands in the ready list.
     pub in_ready_list: bool,
+    /// It may have more unsent in the kernel than others.
+    pub fast_reader: bool,
     /// It was closed by the server's own decision to reset it.
     pub reset: bool,
 }

@@ -198,10 +198,11 @@ impl Client {
         match completion {
             Completion::TemporaryCreated(Ok(file)) => {
                 reader.file = FileState::Open(file);
-                match self.settle_body(key, res) {
-                    BodyProgress::Close => super::Fate::Close,
-                    _ => super::Fate::Keep,
+                if matches!(self.settle_body(key, res), BodyProgress::Close) {
+                    return super::Fate::Close;
                 }
+                // All of the body may have come while the file was being created: its end needs no further byte.
+                if self.wire.has_held() { super::Fate::Keep } else { self.consume_nothing(key, res) }
             }
             Completion::TemporaryCreated(Err(error)) => {
                 let message = format_args!("creating a temporary file for a request body failed ({error})");

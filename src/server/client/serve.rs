@@ -86,7 +86,7 @@ impl Client {
             }
             if self.wire.has_held() {
                 let held = self.wire.take_held();
-                match self.consume(&held, key, res) {
+                match self.consume(&held, true, key, res) {
                     Consumed::All => {}
                     Consumed::Stalled => return Fate::Keep,
                     Consumed::Close => return Fate::Close,
@@ -109,7 +109,7 @@ impl Client {
             // A short read emptied the socket: the next byte brings a new event. The peer's FIN may have come with
             // the event that is being served, and brings none.
             self.flags.unread = count == buffer.len() || self.flags.read_closed;
-            match self.consume(&buffer[..count], key, res) {
+            match self.consume(&buffer[..count], false, key, res) {
                 Consumed::All => {}
                 Consumed::Stalled => return Fate::Keep,
                 Consumed::Close => return Fate::Close,
@@ -119,8 +119,9 @@ impl Client {
         Fate::Keep
     }
 
-    /// Feeds bytes to whatever the connection is doing; leftovers are put away.
-    fn consume(&mut self, mut input: &[u8], key: ClientKey, res: &mut Resources) -> Consumed {
+    /// Feeds bytes to whatever the connection is doing; leftovers are put away. `held` are bytes that an earlier
+    /// request left.
+    fn consume(&mut self, mut input: &[u8], held: bool, key: ClientKey, res: &mut Resources) -> Consumed {
         let mut requests = 0;
         loop {
             match &mut self.state {
@@ -133,6 +134,9 @@ impl Client {
                     if requests == REQUESTS_PER_TURN || res.out.len() >= res.out_limit() {
                         res.make_ready(self, key);
                         return self.put_away(input, res);
+                    }
+                    if self.wire.is_idle() {
+                        self.flags.pipelined = held || requests > 0;
                     }
                     requests += 1;
                     match self.read_head(&mut input, key, res) {
@@ -165,6 +169,14 @@ impl Client {
                     return Consumed::All;
                 }
             }
+        }
+    }
+
+    /// Lets the connection find what needs no further bytes.
+    pub fn consume_nothing(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match self.consume(b"", false, key, res) {
+            Consumed::All | Consumed::Stalled => Fate::Keep,
+            Consumed::Close => Fate::Close,
         }
     }
 
@@ -232,14 +244,15 @@ impl Client {
                 None
             }
             Ok(Event::Head) => {
-                self.begin_request(&mut active, address, before - input.len(), input.is_empty(), res);
+                self.flags.more_follows = !input.is_empty();
+                self.begin_request(&mut active, address, before - input.len(), res);
                 if active.exchange.head.ignored_lines > 0 {
                     active.exchange.log_ignored_lines(&mut res.env);
                 }
                 Some(self.drive(active, None, key, res))
             }
             Err(error) => {
-                self.begin_request(&mut active, address, before - input.len(), true, res);
+                self.begin_request(&mut active, address, before - input.len(), res);
                 Some(self.refuse(active, error, key, res))
             }
         }
@@ -250,7 +263,6 @@ impl Client {
         active: &mut Active,
         address: crate::http::site::AddressId,
         length: usize,
-        is_last: bool,
         res: &mut Resources,
     ) {
         self.request_bytes += length as u64;
@@ -264,7 +276,7 @@ impl Client {
         let site = res.site_of(self);
         active.exchange.connection.clone_from(&self.facts);
         active.exchange.begin_again(&site, address, started);
-        active.exchange.outcome.pipelined = !is_last;
+        active.exchange.outcome.pipelined = self.flags.pipelined;
         active.exchange.outcome.request_length = self.request_bytes;
         active.waiting = Waiting::Nothing;
     }
@@ -400,12 +412,6 @@ impl Client {
         let fate = self.take_completion(key, job, completion, res);
         if fate == Fate::Close {
             return fate;
-        }
-        // A body whose last byte came before its file was there ends without a further byte.
-        if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Body)
-            && matches!(self.consume(&[], key, res), Consumed::Close)
-        {
-            return Fate::Close;
         }
         // Whatever came in meanwhile waits behind this request.
         self.read_on(key, res)

@@ -132,13 +132,15 @@ pub struct Files {
     store: Store,
     jobs: Mailbox<Finished>,
     waiting: HashMap<JobId, Waiting>,
+    /// Memory of a path that was not found, for the next one.
+    spare_path: Vec<u8>,
 }
 
 impl Files {
     /// Empty caches within `limits`, over the worker's mailbox.
     pub fn new(limits: Limits, jobs: FileJobs) -> Files {
         opening::probe_kernel();
-        Files { store: Store::new(limits), jobs: jobs.0, waiting: HashMap::new() }
+        Files { store: Store::new(limits), jobs: jobs.0, waiting: HashMap::new(), spare_path: Vec::new() }
     }
 
     /// Answers a request, at once where the kernel has what it takes in memory.
@@ -303,7 +305,10 @@ impl Files {
     #[cold]
     fn open_anew(&mut self, request: &FileRequest<'_>, now: Moment) -> Opened {
         let FileRequest { root_len, want, symlinks, options, .. } = *request;
-        let Ok(path) = CString::new(request.path) else {
+        let mut bytes = std::mem::take(&mut self.spare_path);
+        bytes.clear();
+        bytes.extend_from_slice(request.path);
+        let Ok(path) = CString::new(bytes) else {
             let call = if want == Want::Open { FileCall::Open } else { FileCall::Stat };
             return Opened::Ready(FileAnswer::Failed(opening::failure(call, Errno::NOENT)));
         };
@@ -353,6 +358,8 @@ impl Files {
         if lasting && options.errors && options.cache.is_some() {
             let kept = Kept::Failed(failure);
             self.store.insert(options.cache.as_ref(), path, root_len, symlinks, kept, now.monotonic_ms);
+        } else {
+            self.spare_path = path.into_bytes_with_nul();
         }
         FileAnswer::Failed(failure)
     }

@@ -1,6 +1,7 @@
 //! One version of one regular file, as the engine's handle holds it.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub struct OpenedFile {
     /// `O_DIRECT` was asked for; the file system may have refused it.
     wanted_direct: bool,
     validators: Validators,
+    /// Monotonic milliseconds when all of it was found in the page cache; 0 for never.
+    pub resident_ms: Cell<u64>,
 }
 
 /// What `O_DIRECT` asks of offsets, lengths and addresses: a power of two from 512 to [`MAX_DIRECT_ALIGNMENT`].
@@ -54,7 +57,14 @@ impl OpenedFile {
             let _ = rustix::fs::fadvise(&descriptor, 0, None, rustix::fs::Advice::Sequential);
         }
         let validators = Validators::new(stamp.modified.0, stamp.size);
-        OpenedFile { stamp, body: Body::Descriptor(Arc::new(descriptor)), direct, wanted_direct, validators }
+        OpenedFile {
+            stamp,
+            body: Body::Descriptor(Arc::new(descriptor)),
+            direct,
+            wanted_direct,
+            validators,
+            resident_ms: Cell::new(0),
+        }
     }
 
     /// The same version with its content in memory.
@@ -66,6 +76,7 @@ impl OpenedFile {
             direct: None,
             wanted_direct: false,
             validators: self.validators.clone(),
+            resident_ms: self.resident_ms.clone(),
         }
     }
 

@@ -49,6 +49,28 @@ pub enum Copied {
     Truncated,
 }
 
+/// For how long a file that was found in the page cache is taken to be there still, in milliseconds. Pages in use leave
+/// it later than that; should one leave, one read waits for the disk.
+const RESIDENT_MS: u64 = 1000;
+
+/// Whether all of a file was found in the page cache a moment ago.
+pub fn was_resident(handle: &FileHandle, now_ms: u64) -> bool {
+    OpenedFile::behind(handle).is_some_and(|file| {
+        let found_ms = file.resident_ms.get();
+        found_ms != 0 && now_ms.saturating_sub(found_ms) < RESIDENT_MS
+    })
+}
+
+/// Notes that a range was found there; it counts if it is the whole file.
+pub fn note_resident(handle: &FileHandle, offset: u64, length: u64, now_ms: u64) {
+    if let Some(file) = OpenedFile::behind(handle)
+        && offset == 0
+        && length >= file.stamp.size
+    {
+        file.resident_ms.set(now_ms);
+    }
+}
+
 /// Sends up to `max` bytes (cut to [`TURN_BYTES`]) of the file from `offset`, from memory or by sendfile.
 /// An `Unsupported` error means that the file must go through buffers: it is in `directio` mode, or its file system has
 /// no sendfile.

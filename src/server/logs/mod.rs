@@ -11,7 +11,7 @@
 //! 6. when no request of an old configuration is left, [`LogSinks::retain_only`] closes what only that one named;
 //! 7. [`LogSinks::flush_all`] before the worker ends.
 //!
-//! No call waits for a reader or for a full disk; see [`file`] and [`sink`] for what happens then.
+//! No call waits for a reader or for a full disk; see [`mod@file`] and [`sink`] for what happens then.
 
 pub mod file;
 pub mod gzip;

@@ -406,7 +406,14 @@ impl Worker {
             .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
             .collect();
         for key in idle {
-            self.close(key);
+            // A request may have come that the poll has not reported yet: it is served, as the last one.
+            self.turn(key, |client, key, res| {
+                client.flags.unread = true;
+                match client.read_on(key, res) {
+                    Fate::Keep if client.is_idle() => Fate::Close,
+                    fate => fate,
+                }
+            });
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::level::Level;
 use crate::base::wheel::TimerWheel;
+use crate::http::body::Body;
 use crate::http::context::Env;
 use crate::http::exchange::Exchange;
 use crate::http::modules::request_body::TempPath;
@@ -122,6 +123,11 @@ impl Resources {
     /// Takes a finished request's memory back.
     pub fn give_back(&mut self, mut active: Box<Active>) {
         if self.recycled.len() < RECYCLED {
+            for body in [active.output.take_body(), std::mem::take(&mut active.exchange.body)] {
+                if let Body::Bytes(bytes) = body {
+                    self.env.give_back(bytes);
+                }
+            }
             active.exchange.shrink();
             active.body = None;
             active.body_file = None;

@@ -147,7 +147,7 @@ fn finish(exchange: &mut Exchange, context: &mut Context, answer: &Return) -> Fl
     if status.forbids_content() {
         return Flow::Respond;
     }
-    let mut body = Vec::new();
+    let mut body = context.env.scratch();
     exchange.render(text, context, &mut body);
     let settings = context.site.settings(exchange.location);
     let media_type = settings.types.of_path(&exchange.uri, settings.core.strict);

@@ -1,0 +1,214 @@
+//! A hot request allocates nothing: a worker in this process, and an allocator that counts what its thread does.
+
+// The one `unsafe` outside of `server/sys.rs`: there is no other way to stand between a program and its allocator.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use thalweg::conf::files::MemoryFiles;
+use thalweg::conf::log_target::LogTarget;
+use thalweg::http::build::{BuildOptions, build};
+use thalweg::server::listeners::ListenerSet;
+use thalweg::server::logs::OpenLogs;
+use thalweg::server::runtime::{Runtime, ThreadSettings};
+
+/// The thread whose allocations are counted; 0 for none.
+static THREAD: AtomicI32 = AtomicI32::new(0);
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count() {
+    let thread = THREAD.load(Ordering::Relaxed);
+    if thread != 0 && rustix::thread::gettid().as_raw_nonzero().get() == thread {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: everything is passed on to the system's allocator as it came; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+/// A worker that serves this site.
+struct Ground {
+    _folder: tempfile::TempDir,
+    address: SocketAddr,
+    runtime: Runtime,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, length) in [("a.txt", 1024), ("b.css", 4000), ("large.bin", 100_000)] {
+            std::fs::write(folder.path().join(name), "x".repeat(length)).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        std::fs::write(folder.path().join("sub/index.html"), "index").unwrap();
+        // What has just changed is not kept in memory yet.
+        std::thread::sleep(Duration::from_millis(200));
+        let probe = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        let text = format!(
+            "events {{}} http {{ keepalive_requests 1000000; root {0};
+             access_log {0}/access.log;
+             map $host $who {{ default other; ~^a(?<rest>.*) a$rest; }}
+             server {{ listen {address}; server_name a.example *.b.example;
+               location / {{ add_header X-Who here; }}
+               location /cached/ {{ alias {0}/; open_file_cache max=100; open_file_cache_valid 60s; access_log off; }}
+               location = /fixed {{ return 200 fixed; }}
+               location ~ \\.css$ {{ expires 1h; }}
+               location /made {{ rewrite ^/made/(.*)$ /$1 last; }}
+               location /old {{ return 301 /new; }}
+               location /map {{ return 200 $who; }}
+               location /try/ {{ try_files $uri /a.txt; }}
+             }} }}",
+            folder.path().display()
+        );
+        let mut files = MemoryFiles::new().with("/a.conf", text.into_bytes());
+        let prefix = format!("{}/", folder.path().display());
+        let built = build(
+            &mut files,
+            &BuildOptions {
+                path: "/a.conf",
+                prefix: &prefix,
+                command_line: "",
+                error_log: &LogTarget::File(b"error.log".to_vec()),
+                hostname: b"host",
+                privileged: false,
+                resolve: None,
+                previous_logs: None,
+            },
+        );
+        let site = Arc::new(built.site.expect("a site"));
+        let listeners = ListenerSet::default()
+            .renew(&site.listens.sockets(), 1, &mut |_, text| panic!("{text}"))
+            .unwrap();
+        let logs = Arc::new(OpenLogs::open(&site.logs, None).unwrap());
+        let runtime = Runtime::start(site, listeners, ThreadSettings::default(), 1, logs).unwrap();
+        Ground { _folder: folder, address, runtime }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+}
+
+fn worker_thread() -> i32 {
+    loop {
+        for task in std::fs::read_dir("/proc/self/task").unwrap().flatten() {
+            let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+            if name.trim() == "thalweg/w0" {
+                return task.file_name().to_str().unwrap().parse().unwrap();
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Asks `requests` times and reads answers that are all as long as the first; returns the worker's allocations.
+fn allocations(stream: &mut TcpStream, request: &[u8], requests: usize) -> u64 {
+    let mut answer = vec![0; 1 << 20];
+    // The first answer tells how long they are.
+    let mut length = 0;
+    stream.write_all(request).unwrap();
+    loop {
+        length += stream.read(&mut answer[length..]).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        stream.set_nonblocking(true).unwrap();
+        let more = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false).unwrap();
+        if !more {
+            break;
+        }
+    }
+    let mut ask = |times: usize| {
+        for _ in 0..times {
+            stream.write_all(request).unwrap();
+            stream.read_exact(&mut answer[..length]).unwrap();
+        }
+    };
+    // Caches fill and buffers grow.
+    ask(50);
+    let before = COUNT.load(Ordering::Relaxed);
+    ask(requests);
+    COUNT.load(Ordering::Relaxed) - before
+}
+
+#[test]
+fn a_hot_request_allocates_nothing() {
+    const REQUESTS: usize = 300;
+    let mut ground = Ground::new();
+    THREAD.store(worker_thread(), Ordering::Relaxed);
+    let browser = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
+                   Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n\
+                   Accept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n\
+                   Connection: keep-alive\r\nUpgrade-Insecure-Requests: 1\r\nCookie: a=b; c=d\r\n";
+    let get = |path: &str, fields: &str| format!("GET {path} HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n");
+    let pipelined = get("/a.txt", "").repeat(16);
+    let cases = [
+        ("a small file", get("/a.txt", "")),
+        ("a browser", get("/a.txt?q=1", browser)),
+        ("the cache of open files", get("/cached/a.txt", "")),
+        ("an index", get("/sub/", "")),
+        ("a regular expression, expires", get("/b.css", "")),
+        ("a large file", get("/large.bin", "")),
+        ("a range", get("/a.txt", "Range: bytes=10-20\r\n")),
+        ("not modified", get("/a.txt", "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n")),
+        ("a fixed text", get("/fixed", "")),
+        ("a redirect", get("/old", "")),
+        ("not found", get("/missing", "")),
+        ("a rewrite", get("/made/a.txt", "")),
+        ("a map", get("/map", "")),
+        ("try_files", get("/try/x", "")),
+        ("HTTP/1.0", "GET /a.txt HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned()),
+        ("HEAD", "HEAD /a.txt HTTP/1.1\r\nHost: x.b.example\r\n\r\n".to_owned()),
+        ("pipelined", pipelined),
+    ];
+    let mut failures = Vec::new();
+    for (name, request) in cases {
+        let count = allocations(&mut ground.connect(), request.as_bytes(), REQUESTS);
+        println!("{name}: {count} allocations in {REQUESTS} requests");
+        // Ranges are put into a list.
+        let allowed = if name == "a range" { REQUESTS as u64 } else { 0 };
+        if count > allowed {
+            failures.push(format!("{name}: {count}"));
+        }
+    }
+    THREAD.store(0, Ordering::Relaxed);
+    ground.runtime.terminate();
+    assert!(failures.is_empty(), "allocations in {REQUESTS} requests: {failures:?}");
+}
