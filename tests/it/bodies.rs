@@ -253,7 +253,7 @@ fn an_early_body_works_in_if_and_map() {
 
 #[test]
 fn a_body_whose_length_is_too_large_is_413_before_it_is_read() {
-    let conf = "client_max_body_size 10; server { listen {port}; root {root}/html;
+    let conf = "client_max_body_size 10; lingering_timeout 100ms; server { listen {port}; root {root}/html;
         location /more { client_max_body_size 20; return 200 more; } location /all { client_max_body_size 0; } }";
     let server = Server::builder(conf).file("html/a.txt", "hello").start();
     let head = |path: &str, length: u64| {
@@ -310,7 +310,7 @@ fn a_chunked_body_is_413_when_it_outgrows_the_limit() {
 
 #[test]
 fn error_page_can_answer_for_413() {
-    let conf = "client_max_body_size 10; error_page 413 =429 /slow; server { listen {port}; root {root}/html;
+    let conf = "client_max_body_size 10; lingering_timeout 100ms; error_page 413 =429 /slow; server { listen {port}; root {root}/html;
         location = /slow { return 200 'too much'; } }";
     let bytes = "POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
     let server = Server::start(conf);

@@ -148,7 +148,6 @@ fn http_09_gets_the_body_alone() {
     Parity::new(conf)
         .file("html/a.txt", "hello")
         .request("GET /a.txt\r\n")
-        .request("GET /a.txt")
         .request("GET /missing\r\n")
         .request("GET http://a/a.txt\r\n")
         .request("GET /a.txt\r\nHost: a\r\n\r\n")
