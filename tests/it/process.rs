@@ -44,6 +44,8 @@ fn number(pid: Pid) -> i32 {
 
 /// The server process: the master's youngest child.
 fn server_process(server: &Server) -> Pid {
+    // The sockets listen before it is there.
+    eventually("a server process", || !server.children().is_empty());
     *server.children().last().expect("a server process")
 }
 

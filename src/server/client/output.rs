@@ -437,6 +437,10 @@ impl Client {
     pub fn on_writable(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         if !self.unsent.is_empty() {
             match self.flush(res) {
+                // The time that the socket had is over; between requests, idle time begins.
+                Ok(true) if matches!(self.state, State::Head) => {
+                    self.set_deadline(res.env.now.monotonic_ms + self.idle_ms);
+                }
                 Ok(true) => {}
                 Ok(false) => return Fate::Keep,
                 Err(_) => return Fate::Close,
