@@ -239,3 +239,25 @@ fn nobody_is_refused_at_a_burst() {
         assert_eq!(Client::over_tcp(stream).send(GET).read_response().text(), "fine");
     }
 }
+
+/// Clock ticks (hundredths of a second) that a process and its threads have used.
+fn ticks_used(pid: rustix::process::Pid) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).expect("a process");
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+    fields[11].parse::<u64>().expect("user time") + fields[12].parse::<u64>().expect("system time")
+}
+
+#[test]
+fn a_worker_with_idle_connections_sleeps_until_their_deadlines() {
+    let server = Server::start(&answering("", ""));
+    let mut clients: Vec<Client> = (0..20).map(|_| Client::connect(server.port())).collect();
+    for client in &mut clients {
+        assert_eq!(client.send(GET).read_response().text(), "fine");
+    }
+    let worker = *server.children().last().expect("a server process");
+    let before = ticks_used(worker);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let used = ticks_used(worker) - before;
+    // A loop that does not sleep uses some two hundred.
+    assert!(used < 50, "{used} hundredths of a second were used for nothing");
+}

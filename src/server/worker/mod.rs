@@ -193,7 +193,7 @@ impl Worker {
         }
         let now_ms = self.res.env.now.monotonic_ms;
         let deadlines = [
-            self.res.wheel.next_deadline(now_ms),
+            self.res.wheel.next_deadline(now_ms).map(|ahead| now_ms + ahead),
             self.sinks.next_deadline(),
             self.resting_until_ms,
             Some(now_ms + LONGEST_WAIT_MS),
