@@ -100,10 +100,10 @@ impl Builder {
 
     /// Compiles a part of a word with variables.
     pub fn template_of(&mut self, text: &[u8], word: &Word) -> Result<Template, Complaint> {
-        let template = Template::parse(text, &mut self.names)
-            .map_err(|error| Complaint::new(error.to_string()).at(word))?;
+        let template = Template::parse(text, &mut self.names);
+        // Also of a text that is no template: the variables before the mistake have their numbers.
         self.note_mentions(word);
-        Ok(template)
+        template.map_err(|error| Complaint::new(error.to_string()).at(word))
     }
 
     fn note_mentions(&mut self, word: &Word) {

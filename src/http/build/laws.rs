@@ -31,3 +31,13 @@ pub fn fuzz_build(data: &[u8]) {
     let text = render::render(&built.diagnostics, &built.sources, Style::rich());
     assert_eq!(text.is_empty(), built.diagnostics.is_empty());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_before_a_mistake_in_the_same_word_is_an_error_and_no_panic() {
+        fuzz_build(b"events {}\nhttp { server { listen 80; return 200 \"$nonesuch$-\"; } }");
+    }
+}
