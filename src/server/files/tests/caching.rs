@@ -269,29 +269,3 @@ fn idle_descriptors_are_closed_by_the_sweep() {
     bench.files.sweep(bench.now);
     assert_eq!(bench.files.holdings().descriptors, 0);
 }
-
-/// Prints the time of a hot lookup, for a reader to compare.
-#[test]
-#[ignore = "a measurement"]
-fn measure_hot_lookups() {
-    for (name, options) in [("open_file_cache", cached(10_000)), ("checked", FileOptions::default())] {
-        let mut bench = Bench::new();
-        let paths: Vec<_> = (0..5000).map(|n| bench.put(&format!("file{n}.html"), &[b'x'; 1024])).collect();
-        for count in [1, 5000] {
-            let rounds = 1_000_000 / count;
-            for _ in 0..3 {
-                for path in &paths[..count] {
-                    bench.ask(path, Want::Open, Symlinks::Follow, &options);
-                }
-            }
-            let start = std::time::Instant::now();
-            for _ in 0..rounds {
-                for path in &paths[..count] {
-                    bench.ask(path, Want::Open, Symlinks::Follow, &options);
-                }
-            }
-            let nanos = start.elapsed().as_nanos() as usize / (rounds * count);
-            eprintln!("{name}, {count} files: {nanos} ns per lookup");
-        }
-    }
-}
