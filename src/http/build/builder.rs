@@ -206,6 +206,10 @@ impl Builder {
                 assign: builtin.and_then(|entry| entry.assign),
             });
         }
+        if variables.slots > usize::from(u16::MAX) {
+            self.diagnostics
+                .push(Diagnostic::error("more than 65535 variables that requests keep values of"));
+        }
         variables
     }
 
@@ -233,7 +237,8 @@ impl Builder {
 impl Variables {
     fn new_slot(&mut self) -> Slot {
         self.slots += 1;
-        Slot(self.slots as u16 - 1)
+        // Beyond 65,535 there is no site: see `finish_variables`.
+        Slot((self.slots - 1) as u16)
     }
 }
 

@@ -40,4 +40,10 @@ mod tests {
     fn a_variable_before_a_mistake_in_the_same_word_is_an_error_and_no_panic() {
         fuzz_build(b"events {}\nhttp { server { listen 80; return 200 \"$nonesuch$-\"; } }");
     }
+
+    #[test]
+    fn more_variables_than_have_slots_are_an_error() {
+        let sets: String = (0..65_600).map(|number| format!("set $v{number} x;\n")).collect();
+        fuzz_build(format!("events {{}}\nhttp {{ server {{ listen 80; {sets} }} }}").as_bytes());
+    }
 }
