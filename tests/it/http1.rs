@@ -612,3 +612,16 @@ fn a_request_split_anywhere_is_the_same_request() {
         assert_eq!(client.read_response().text(), expected, "split at {at}");
     }
 }
+
+#[test]
+fn a_head_request_with_a_bad_line_gets_no_body() {
+    let server = Server::start("server { listen {port}; return 200; }");
+    for target in ["*".to_owned(), "http:///x".to_owned(), "x".to_owned(), format!("/{}", "x".repeat(40_000))]
+    {
+        let mut client = Client::connect(server.port());
+        client.try_send(format!("HEAD {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        let response = client.read_head_response();
+        assert!(matches!(response.status, 400 | 414), "{}", response.status);
+        client.expect_closed();
+    }
+}

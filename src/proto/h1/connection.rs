@@ -132,9 +132,7 @@ impl Connection {
                         self.reading = Reading::Complete;
                         Ok(Event::BodyEnd)
                     }
-                    Err(ChunkError::Invalid | ChunkError::TooLong) => {
-                        Err(RequestError::body(Status::BAD_REQUEST, "client sent invalid chunked body"))
-                    }
+                    Err(ChunkError::Invalid | ChunkError::TooLong) => Err(invalid_chunks()),
                 }
             }
             Reading::Complete | Reading::Broken => Ok(Event::Paused),
@@ -174,6 +172,27 @@ impl Connection {
                 Ok(self.begin(head))
             }
         }
+    }
+
+    /// Looks ahead at the bytes that came right behind a head, right after [`Event::Head`] and before the request is
+    /// served: a body that is known to be broken is refused, not answered as if it had been understood.
+    ///
+    /// # Errors
+    /// The request is refused as by [`Connection::read`].
+    pub fn check_body(&mut self, input: &[u8]) -> Result<(), RequestError> {
+        let Reading::Chunked(mut decoder) = self.reading else { return Ok(()) };
+        let mut ahead = input;
+        while !ahead.is_empty() {
+            match decoder.read(&mut ahead, None) {
+                Ok(ChunkedItem::Data(_)) => {}
+                Ok(ChunkedItem::NeedMore | ChunkedItem::End) => break,
+                Err(ChunkError::Invalid | ChunkError::TooLong) => {
+                    self.reading = Reading::Broken;
+                    return Err(invalid_chunks());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Remembers what the response will depend on, and gets ready for the body.
@@ -311,4 +330,8 @@ impl Connection {
             Reading::Head | Reading::Broken => BodyProgress::Broken,
         }
     }
+}
+
+fn invalid_chunks() -> RequestError {
+    RequestError::body(Status::BAD_REQUEST, "client sent invalid chunked body")
 }

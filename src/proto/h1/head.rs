@@ -120,6 +120,12 @@ impl PartialHead {
     fn keep_for_logs(&self, error: &RequestError, limits: &HeadLimits, head: &mut RequestHead) {
         // The lines before were checked when they came.
         let _ = fill(&self.text[..self.line_start], limits, head);
+        if self.line_start == 0
+            && let Ok(length) = request_line::check_method(&self.text)
+        {
+            // The answer to a HEAD has no body, whatever is wrong with the rest of the line.
+            head.method = Method::of(&self.text[..length]);
+        }
         if self.line_start == 0 && error.status != Status::URI_TOO_LONG {
             let end = memchr::memchr2(b'\r', b'\n', &self.text).unwrap_or(self.text.len());
             head.request_line = head.fields.store(&self.text[..end]);

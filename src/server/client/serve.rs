@@ -246,6 +246,9 @@ impl Client {
             Ok(Event::Head) => {
                 self.flags.more_follows = !input.is_empty();
                 self.begin_request(&mut active, address, before - input.len(), res);
+                if let Err(error) = self.wire.check_body(input) {
+                    return Some(self.refuse(active, error, key, res));
+                }
                 if active.exchange.head.ignored_lines > 0 {
                     active.exchange.log_ignored_lines(&mut res.env);
                 }
