@@ -26,13 +26,11 @@ pub fn finish(exchange: &mut Exchange, context: &mut Context, status: Status) ->
     built_in(exchange, context, status)
 }
 
-/// After these the connection is closed, and what the client still sends is not waited for.
+/// After these the connection is closed. (Unlike nginx, which does not linger after some of them: what the client still
+/// sends is waited for within the bounds of lingering always, or a reset could overtake the answer.)
 fn note_connection_fate(exchange: &mut Exchange, status: Status) {
     if matches!(status.0, 400 | 413 | 414 | 494 | 495 | 496 | 497 | 500 | 501) {
         exchange.keep_alive = false;
-    }
-    if matches!(status.0, 400 | 494 | 495 | 496 | 497) {
-        exchange.linger = false;
     }
 }
 

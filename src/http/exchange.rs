@@ -146,8 +146,6 @@ pub struct Exchange {
     pub in_error_page: bool,
     /// Whether the connection may be kept after this exchange.
     pub keep_alive: bool,
-    /// Whether an unread request body may be discarded for the sake of the connection (not after some errors).
-    pub linger: bool,
     /// The response head.
     pub response: ResponseHead,
     /// The response body.
@@ -206,7 +204,6 @@ impl Exchange {
             error_status: None,
             in_error_page: false,
             keep_alive: true,
-            linger: true,
             response: ResponseHead::default(),
             body: Body::Empty,
             allow_ranges: false,
@@ -252,7 +249,6 @@ impl Exchange {
         self.error_status = None;
         self.in_error_page = false;
         self.keep_alive = true;
-        self.linger = true;
         self.response.clear();
         self.body = Body::Empty;
         self.allow_ranges = false;

@@ -57,7 +57,6 @@ impl Client {
         let now_ms = res.env.now.monotonic_ms;
         let core = &active.exchange.scope_settings().core;
         let lingering = (core.lingering_close, core.lingering_time, core.lingering_timeout);
-        let may_linger = active.exchange.linger;
         self.idle_ms = core.keepalive_timeout.idle_ms;
         self.keep_until_ms = now_ms + core.keepalive_min_timeout;
         self.end_exchange(active, res);
@@ -72,9 +71,7 @@ impl Client {
                 self.set_deadline(now_ms + lingering.2.min(lingering.1));
                 Fate::Keep
             }
-            After::Linger if lingering.0 != Lingering::Off && may_linger => {
-                self.begin_lingering(lingering, now_ms)
-            }
+            After::Linger if lingering.0 != Lingering::Off => self.begin_lingering(lingering, now_ms),
             After::Close if !closes_at_once => self.begin_lingering(lingering, now_ms),
             After::Linger | After::Close => Fate::Close,
         }
