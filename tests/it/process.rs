@@ -434,8 +434,10 @@ fn an_upgraded_binary_takes_over_without_losing_a_request() {
     let crowd = Crowd::start(server.port());
     server.configure(&answering("two", ""));
     server.signal(Signal::USR2);
+    // A pid file is there a moment before its number is.
     eventually("two pid files", || {
-        server.path("server.pid").exists() && server.path("server.pid.oldbin").exists()
+        let written = std::fs::read_to_string(server.path("server.pid")).unwrap_or_default();
+        written.trim().parse::<i32>().is_ok() && server.path("server.pid.oldbin").exists()
     });
     let new: i32 = server.read("server.pid").trim().parse().unwrap();
     let new = Pid::from_raw(new).unwrap();
