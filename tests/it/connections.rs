@@ -134,6 +134,20 @@ fn keepalive_min_timeout_protects_idle_connections_from_a_graceful_shutdown() {
 }
 
 #[test]
+fn a_client_that_leaves_within_a_head_is_in_the_access_log() {
+    let server = hello("");
+    let mut client = Client::connect(server.port());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().status, 200);
+    client.send("GET / HTTP/1.1\r\nHos").finish_sending();
+    client.expect_closed();
+    // One that leaves between requests is not.
+    drop(Client::connect(server.port()));
+    let lines = server.access_log_lines(2);
+    assert!(lines[0].contains(" 200 ") && lines[1].contains(" 400 0 "), "{lines:?}");
+}
+
+#[test]
 fn a_head_that_does_not_come_in_time_closes_the_connection() {
     let server = hello("client_header_timeout 300ms;");
     // Nothing at all: no request, no line in the access log.

@@ -187,7 +187,7 @@ impl Client {
                 Waiting::Output => self.time_out(None, "client timed out", res),
             },
             State::Head if self.head_began_ms != 0 => {
-                self.log_head_timeout(res);
+                self.log_unfinished_head(Status::REQUEST_TIMEOUT, res);
                 self.time_out(None, "client timed out", res)
             }
             State::ProxyHeader(_) => self.time_out(None, "client timed out", res),
@@ -206,14 +206,15 @@ impl Client {
         Fate::Close
     }
 
-    /// A head that did not come in time is logged as 408, as nginx does; the client is told nothing.
-    fn log_head_timeout(&mut self, res: &mut Resources) {
+    /// A head that did not come in time (408) or whose client went away within it (400) is a line in the access log, as
+    /// with nginx; the client is told nothing.
+    pub fn log_unfinished_head(&mut self, status: Status, res: &mut Resources) {
         let (mut active, address) = res.take_active(self);
         active.exchange.head.clear();
         let site = res.site_of(self);
         active.exchange.connection.clone_from(&self.facts);
         active.exchange.begin_again(&site, address, self.head_began_ms);
-        active.exchange.response.status = Status::REQUEST_TIMEOUT;
+        active.exchange.response.status = status;
         self.end_exchange(active, res);
     }
 

@@ -482,6 +482,7 @@ impl Client {
                 Level::Info,
                 format_args!("client prematurely closed connection while reading client request line"),
             );
+            self.log_unfinished_head(Status::BAD_REQUEST, res);
         }
         if let State::Active(active) = &mut self.state
             && active.waiting == Waiting::Body
