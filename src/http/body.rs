@@ -16,10 +16,12 @@ pub enum Body {
     File(FileRange),
     /// Several pieces one after the other (multiple ranges); sent from the back of the list, which is reversed.
     Pieces(Vec<Body>),
+    /// What comes from the upstream whose head was answered: pulled from the relay. Its length, where it is known.
+    Upstream(Option<u64>),
 }
 
 impl Body {
-    /// How many bytes it has left.
+    /// How many bytes it has left; the largest number where that is not known.
     pub fn len(&self) -> u64 {
         match self {
             Body::Empty => 0,
@@ -27,6 +29,7 @@ impl Body {
             Body::Bytes(bytes) => bytes.len() as u64,
             Body::File(range) => range.length,
             Body::Pieces(pieces) => pieces.iter().map(Body::len).sum(),
+            Body::Upstream(length) => length.unwrap_or(u64::MAX),
         }
     }
 
@@ -40,7 +43,7 @@ impl Body {
         debug_assert!(offset + length <= self.len());
         let range = offset as usize..(offset + length) as usize;
         match self {
-            Body::Empty | Body::Pieces(_) => Body::Empty,
+            Body::Empty | Body::Pieces(_) | Body::Upstream(_) => Body::Empty,
             Body::Static(bytes) => Body::Static(&bytes[range]),
             Body::Bytes(bytes) => Body::Bytes(bytes[range].to_vec()),
             Body::File(file) => {

@@ -21,6 +21,7 @@ use super::modules::static_files::Opened;
 use super::modules::try_files;
 use super::phases::{self, Stage};
 use super::site::{AddressId, Location, LocationId, ServerId, SiteHandle};
+use super::upstream_call::Passed;
 use super::variables::{Kept, Slot};
 
 /// Rewrites, internal redirects and error pages of one request; one more is a cycle (nginx's
@@ -154,6 +155,8 @@ pub struct Exchange {
     pub allow_ranges: bool,
     /// `X-Accel-Limit-Rate` or `set $limit_rate`, in bytes per second.
     pub limit_rate: Option<u64>,
+    /// What is known of the upstream, once the request was passed on.
+    pub upstream: Option<Box<Passed>>,
     /// What the shell counted.
     pub outcome: Outcome,
     slots: Vec<Kept>,
@@ -208,6 +211,7 @@ impl Exchange {
             body: Body::Empty,
             allow_ranges: false,
             limit_rate: None,
+            upstream: None,
             outcome: Outcome::default(),
             slots: Vec::new(),
             slot_text: Vec::new(),
@@ -253,6 +257,9 @@ impl Exchange {
         self.body = Body::Empty;
         self.allow_ranges = false;
         self.limit_rate = None;
+        if let Some(passed) = &mut self.upstream {
+            passed.clear();
+        }
         self.outcome = Outcome::default();
         self.prepare_slots();
         self.choose_default_server();
@@ -275,6 +282,9 @@ impl Exchange {
         }
         if self.sent_trailers.capacity() > KEPT_CAPACITY {
             self.sent_trailers = Fields::default();
+        }
+        if self.upstream.as_ref().is_some_and(|passed| passed.response.fields.capacity() > KEPT_CAPACITY) {
+            self.upstream = None;
         }
         self.body = Body::Empty;
         self.opened.forget();

@@ -4,6 +4,7 @@ use crate::message::Status;
 
 use super::file::{DirectoryListing, FileAnswer, FileFailure, Want};
 use super::site::LocationId;
+use super::upstream_call::UpstreamFailure;
 
 /// What a phase's handler decided.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub enum Need {
     Directory,
     /// Read the request body as [`super::exchange::Exchange::body_reading`] says.
     RequestBody,
+    /// Pass the request on as [`super::upstream_call::Passed::call`] says.
+    Upstream,
 }
 
 /// What the shell brings back for a [`Need`].
@@ -44,6 +47,8 @@ pub enum Answer {
     Directory(Result<DirectoryListing, FileFailure>),
     /// For [`Need::RequestBody`]: it is in [`super::exchange::Exchange::request_body`], or the status to refuse with.
     RequestBody(Result<(), Status>),
+    /// For [`Need::Upstream`]: the head is in [`super::upstream_call::Passed::response`], or what went wrong.
+    Upstream(Result<(), UpstreamFailure>),
 }
 
 /// What the shell is to do next with an exchange.

@@ -28,4 +28,5 @@ pub mod settings;
 pub mod site;
 #[cfg(test)]
 pub mod testing;
+pub mod upstream_call;
 pub mod variables;

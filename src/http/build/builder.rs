@@ -14,6 +14,7 @@ use crate::conf::tree::{self, Word};
 use crate::http::access_log::LogFormat;
 use crate::http::modules;
 use crate::http::site::{Location, LocationId};
+use crate::http::upstream_call::{PassAddress, PassId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
 
 use super::servers::ServerDraft;
@@ -60,6 +61,8 @@ pub struct Builder {
     pub without_meaning: Vec<Box<str>>,
     /// The servers read so far.
     pub servers: Vec<ServerDraft>,
+    /// Addresses that requests are passed on to, equal ones once; the site has a group for each.
+    pub passes: Vec<PassAddress>,
     /// Scopes; each gets its number when it is read and its settings when all is merged.
     pub locations: Vec<Option<Location>>,
     names: VariableNames,
@@ -85,6 +88,17 @@ impl Builder {
             _ => diagnostic,
         };
         self.diagnostics.push(diagnostic);
+    }
+
+    /// The number of an address that requests are passed on to. Groups are looked up when all is read: an `upstream`
+    /// block may stand behind the directive that names it.
+    pub fn pass(&mut self, address: PassAddress) -> PassId {
+        let position = self.passes.iter().position(|known| *known == address);
+        let position = position.unwrap_or_else(|| {
+            self.passes.push(address);
+            self.passes.len() - 1
+        });
+        PassId(position as u32)
     }
 
     /// A number for a scope that is being read.

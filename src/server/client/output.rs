@@ -533,7 +533,7 @@ fn send(client: &Client, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno>
 /// The bytes of a piece that is in memory.
 fn memory_of(piece: &Body) -> Option<&[u8]> {
     match piece {
-        Body::Empty | Body::Pieces(_) => Some(b""),
+        Body::Empty | Body::Pieces(_) | Body::Upstream(_) => Some(b""),
         Body::Static(bytes) => Some(bytes),
         Body::Bytes(bytes) => Some(bytes),
         Body::File(range) => {
@@ -595,7 +595,7 @@ impl Output {
                 range.offset += count;
                 range.length -= count;
             }
-            Body::Empty | Body::Pieces(_) => {}
+            Body::Empty | Body::Pieces(_) | Body::Upstream(_) => {}
         }
     }
 

@@ -9,6 +9,7 @@ use rustix::net::RecvFlags;
 use crate::base::level::Level;
 use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
+use crate::http::upstream_call::UpstreamFailure;
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
@@ -382,6 +383,11 @@ impl Client {
                     Err(_) => Some(Answer::Directory(Err(crate::http::file::FileFailure::busy()))),
                 }
             }
+            // No handler asks for it yet.
+            Need::Upstream => Some(Answer::Upstream(Err(UpstreamFailure {
+                token: "no_live_upstreams",
+                status: Status::BAD_GATEWAY,
+            }))),
             Need::RequestBody => {
                 if !self.wire.body_pending() {
                     return Some(Answer::RequestBody(Ok(())));

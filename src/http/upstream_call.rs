@@ -1,0 +1,268 @@
+//! A request that is passed on: what a handler asks of the shell's relay, and what the relay reports.
+//!
+//! 1. The handler fills a [`Call`] into [`Exchange::upstream`](super::exchange::Exchange::upstream) and answers
+//!    `Flow::Need(Need::Upstream)`.
+//! 2. The relay chooses a peer, connects, sends, and reads until a response's head is there; what fails on the way is
+//!    tried again elsewhere as the call's [`Conduct`] allows. Every try is an [`Attempt`].
+//! 3. It answers [`Answer::Upstream`](super::flow::Answer::Upstream) once: with the head in [`Passed::response`], or
+//!    with what went wrong.
+//! 4. The handler makes the client's response of it. With [`Body::Upstream`](super::body::Body::Upstream) the relay goes
+//!    on and the output pulls the body from it; with any other decision (an error page, an internal redirect) the relay
+//!    is dropped.
+
+use std::sync::Arc;
+
+use crate::message::{Fields, ResponseHead, Status};
+
+use super::modules::request_body::TempPath;
+
+/// An address as the configuration or a variable names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PassAddress {
+    /// A group's name, a host's name or an address, with the port where one is given.
+    Host {
+        /// Without brackets around IPv6.
+        host: Box<[u8]>,
+        /// As written; the protocol's usual one else.
+        port: Option<u16>,
+        /// The protocol's usual port.
+        default_port: u16,
+    },
+    /// `unix:/path`
+    Unix(Box<[u8]>),
+}
+
+/// Position in [`super::build::builder::Builder::passes`] while the configuration is read, and of the group that it
+/// became in the frozen site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PassId(pub u32);
+
+/// Where a call goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// To a group of the configuration; an address in it is a group of one.
+    Fixed(PassId),
+    /// To what variables said; it may name a group of the configuration.
+    Computed(PassAddress),
+}
+
+/// The wire protocol of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1; the call's head says which.
+    Http1,
+    /// memcached's text protocol.
+    Memcached,
+    /// None: bytes go both ways as soon as the connection is there (`tunnel_pass`).
+    Raw,
+}
+
+/// The body of a call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CallBody {
+    /// None.
+    #[default]
+    None,
+    /// These bytes (`proxy_set_body`), framed by the head.
+    Bytes(Vec<u8>),
+    /// What was read of the client's, in [`super::exchange::Exchange::request_body`].
+    Read,
+    /// The client's as it comes (`proxy_request_buffering off`).
+    Streamed {
+        /// Whether it is sent in chunks: its length is not known.
+        chunked: bool,
+    },
+}
+
+/// Conditions of `proxy_next_upstream`, as bits.
+pub mod conditions {
+    /// Connecting, sending or reading the head failed.
+    pub const ERROR: u32 = 1;
+    /// The same by a timeout.
+    pub const TIMEOUT: u32 = 1 << 1;
+    /// The head is none, or empty.
+    pub const INVALID_HEADER: u32 = 1 << 2;
+    /// The peer denied the connection (`denied`).
+    pub const DENIED: u32 = 1 << 3;
+    /// Also for requests that change something.
+    pub const NON_IDEMPOTENT: u32 = 1 << 4;
+    /// Status 500.
+    pub const HTTP_500: u32 = 1 << 5;
+    /// Status 502.
+    pub const HTTP_502: u32 = 1 << 6;
+    /// Status 503.
+    pub const HTTP_503: u32 = 1 << 7;
+    /// Status 504.
+    pub const HTTP_504: u32 = 1 << 8;
+    /// Status 403.
+    pub const HTTP_403: u32 = 1 << 9;
+    /// Status 404.
+    pub const HTTP_404: u32 = 1 << 10;
+    /// Status 429.
+    pub const HTTP_429: u32 = 1 << 11;
+    /// Never.
+    pub const OFF: u32 = 1 << 12;
+}
+
+/// How a location passes requests on; frozen, the same for all protocols.
+#[derive(Clone, Debug)]
+pub struct Conduct {
+    /// Milliseconds to connect.
+    pub connect_timeout: u64,
+    /// Milliseconds between two successful writes.
+    pub send_timeout: u64,
+    /// Milliseconds between two successful reads.
+    pub read_timeout: u64,
+    /// [`conditions`].
+    pub next_upstream: u32,
+    /// At most so many tries; 0 for no limit.
+    pub next_upstream_tries: u32,
+    /// No further try after so many milliseconds; 0 for no limit.
+    pub next_upstream_timeout: u64,
+    /// Bytes of a response's head, and what is read at once without buffering.
+    pub buffer_size: usize,
+    /// Bytes of a body that are kept in memory for a slower client.
+    pub buffers_bytes: usize,
+    /// Bytes of it that may be on their way to the client meanwhile.
+    pub busy_bytes: usize,
+    /// Bytes beyond `buffers_bytes` that go to a temporary file; 0 for none.
+    pub max_temp_file_size: u64,
+    /// Bytes written to that file at once.
+    pub temp_file_write_size: usize,
+    /// Where that file lies.
+    pub temp_path: Option<TempPath>,
+    /// `SO_KEEPALIVE`
+    pub socket_keepalive: bool,
+    /// `SO_RCVBUF`; 0 for the system's.
+    pub socket_rcvbuf: usize,
+    /// `SO_SNDBUF`; 0 for the system's.
+    pub socket_sndbuf: usize,
+    /// `SO_SNDLOWAT`; 0 for the system's. Linux does not let it be set: accepted and without effect, as in nginx.
+    pub send_lowat: usize,
+    /// Whether the upstream's response is read to its end although the client has gone.
+    pub ignore_client_abort: bool,
+    /// Modes of stored files (`proxy_store_access`).
+    pub store_access: u32,
+}
+
+/// `proxy_bind`, computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalAddress {
+    /// The address; port 0 for any.
+    pub address: std::net::SocketAddr,
+    /// `transparent`: the address need not be ours.
+    pub transparent: bool,
+}
+
+/// A request that is passed on.
+#[derive(Debug)]
+pub struct Call {
+    /// Where to.
+    pub target: Target,
+    /// How.
+    pub conduct: Arc<Conduct>,
+    /// In which protocol.
+    pub protocol: Protocol,
+    /// The request up to its body, as it goes on the wire.
+    pub head: Vec<u8>,
+    /// Its body.
+    pub body: CallBody,
+    /// The method was HEAD: no body follows the response.
+    pub is_head: bool,
+    /// It asks for an upgrade, so that 101 is an answer.
+    pub asks_upgrade: bool,
+    /// It may be sent twice without harm (RFC 9110 section 9.2.2).
+    pub idempotent: bool,
+    /// The connection may be kept for another request.
+    pub keep_alive: bool,
+    /// Whether the body may be kept for a slow client; `X-Accel-Buffering` and streaming types change it.
+    pub buffering: bool,
+    /// Whether 103 responses are passed to the client.
+    pub early_hints: bool,
+    /// Bytes per second read from the upstream; 0 for no limit.
+    pub limit_rate: u64,
+    /// The address to connect from.
+    pub local_address: Option<LocalAddress>,
+    /// The file that a successful response is kept in (`proxy_store`).
+    pub store: Option<Vec<u8>>,
+    /// The key of `hash` (empty if the group has none).
+    pub hash_key: Vec<u8>,
+    /// The identifier of `sticky` (empty if the client brought none).
+    pub sticky: Vec<u8>,
+}
+
+/// One try.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// The peer as `$upstream_addr` shows it; the group's name where no peer could be chosen.
+    pub address: Arc<str>,
+    /// Status of its response; 0 if none came. 502 or 504 where it failed, as in nginx.
+    pub status: u16,
+    /// Milliseconds until the connection stood; `None` if it never did.
+    pub connect_ms: Option<u32>,
+    /// Milliseconds until its head was there.
+    pub header_ms: Option<u32>,
+    /// Milliseconds in all.
+    pub response_ms: Option<u32>,
+    /// Milliseconds in the group's queue.
+    pub queue_ms: Option<u32>,
+    /// Bytes of the body that were received.
+    pub response_length: u64,
+    /// Bytes received in all.
+    pub bytes_received: u64,
+    /// Bytes sent in all.
+    pub bytes_sent: u64,
+    /// What went wrong, in one word; `None` if nothing did.
+    pub token: Option<&'static str>,
+    /// Whether an internal redirect lies between this try and the one before it.
+    pub after_redirect: bool,
+}
+
+/// What could not be had from any peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamFailure {
+    /// In one word (`$upstream_error`).
+    pub token: &'static str,
+    /// What to tell the client.
+    pub status: Status,
+}
+
+/// What an exchange knows of its upstream.
+#[derive(Debug, Default)]
+pub struct Passed {
+    /// The call that is under way or was last.
+    pub call: Option<Call>,
+    /// The response's head as it came: status, reason, every line in order; no slot is filled.
+    pub response: ResponseHead,
+    /// Bytes of the response's body where they are known: `Content-Length`, or 0 where it has none.
+    pub length: Option<u64>,
+    /// The response is 101: a tunnel.
+    pub switched: bool,
+    /// The minor version of the response.
+    pub minor: u8,
+    /// Every try, oldest first.
+    pub attempts: Vec<Attempt>,
+    /// Trailers that came behind the body.
+    pub trailers: Fields,
+    /// What made the last call fail, if it did.
+    pub error: Option<&'static str>,
+    /// Recycled memory for the next call's head.
+    pub spare: Vec<u8>,
+}
+
+impl Passed {
+    /// Gets ready for another request, keeping the memory.
+    pub fn clear(&mut self) {
+        if let Some(call) = self.call.take() {
+            self.spare = call.head;
+            self.spare.clear();
+        }
+        self.response.clear();
+        self.length = None;
+        self.switched = false;
+        self.minor = 0;
+        self.attempts.clear();
+        self.trailers.clear();
+        self.error = None;
+    }
+}
