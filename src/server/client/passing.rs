@@ -8,9 +8,8 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::base::level::Level;
-use crate::http::body::Body;
 use crate::http::flow::Answer;
-use crate::message::{RequestFraming, ResponseFraming, Status};
+use crate::message::{RequestFraming, Status};
 use crate::proto::h1::{Event, HeadLimits};
 use crate::server::files::{Completion, Sent, TURN_BYTES, Warmth, sending};
 use crate::server::pool::JobId;
@@ -64,7 +63,7 @@ impl Client {
     }
 
     /// The deadline that is next: the relay's, or the client's for its body.
-    fn watch_relay(&mut self, active: &Active, res: &mut Resources) {
+    pub(super) fn watch_relay(&mut self, active: &Active, res: &mut Resources) {
         let Some(relay) = &active.relay else { return };
         let now_ms = res.env.now.monotonic_ms;
         let mut deadline_ms = relay.deadline_ms();
@@ -93,7 +92,7 @@ impl Client {
                     Fate::Keep
                 }
             },
-            Waiting::Output if matches!(active.output.body(), Body::Upstream(_)) => {
+            Waiting::Output if active.output.is_upstream() => {
                 self.state = State::Active(active);
                 self.pump(key, res)
             }
@@ -192,7 +191,7 @@ impl Client {
                 "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too"
             ),
         );
-        active.exchange.response.status = Status::new(CLIENT_CLOSED);
+        active.exchange.response.status = Status(CLIENT_CLOSED);
         Fate::Close
     }
 

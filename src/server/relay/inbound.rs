@@ -61,6 +61,16 @@ impl Inbound {
         }
     }
 
+    /// Drops what is there: it belongs to a response that is not the answer.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+        self.taken = 0;
+        if let Some(spool) = &mut self.spool {
+            spool.read = 0;
+            spool.written = 0;
+        }
+    }
+
     /// Whether nothing waits for the client.
     pub fn is_empty(&self) -> bool {
         self.front_len() == 0

@@ -24,28 +24,38 @@
 //! [`Fill`] what has come.
 
 pub mod connection;
+mod limit;
 pub mod inbound;
 pub mod links;
 pub mod outbound;
+mod owner;
+pub mod failure;
 mod peers;
 mod receiving;
 mod sending;
+mod store;
 pub mod wire;
 
-use std::sync::Arc;
+use rustix::io::Errno;
 
+use crate::base::level::Level;
 use crate::http::exchange::Exchange;
-use crate::http::upstream_call::{Attempt, Passed, UpstreamFailure};
+use crate::http::upstream_call::{Attempt, UpstreamFailure};
+use crate::message::Status;
 use crate::server::client::ClientKey;
+use crate::server::files::TemporaryFile;
+use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
-use crate::upstream::retry::Failure;
 
 use connection::Connection;
+use failure::Failure;
 use inbound::Inbound;
-use links::Owner;
+use limit::Limit;
 use outbound::Outbound;
-use peers::Choice;
+use peers::{Choice, Choosing, Chosen};
+use receiving::Heading;
 use sending::Sending;
+use store::Store;
 
 /// Where a relay stands; see the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +76,15 @@ enum Ending {
     Complete,
     /// Too early, or in disorder.
     Broken(Failure),
+}
+
+impl Ending {
+    fn failure(self) -> Option<Failure> {
+        match self {
+            Ending::Complete => None,
+            Ending::Broken(failure) => Some(failure),
+        }
+    }
 }
 
 /// What [`Relay::advance`] has come to.
@@ -119,7 +138,7 @@ pub(crate) struct Run {
 pub struct Relay {
     owner: ClientKey,
     state: State,
-    choosing: peers::Choosing,
+    choosing: Choosing,
     run: Option<Run>,
     /// The body on its way to the client.
     pub inbound: Inbound,
@@ -133,5 +152,374 @@ pub struct Relay {
     began_ms: u64,
     /// When the present try or wait fails.
     deadline_ms: u64,
+    /// A deadline has passed.
+    timed_out: Option<Failure>,
     ignores_client: bool,
+    /// An internal redirect lies between the try before and the next one.
+    after_redirect: bool,
+}
+
+impl Relay {
+    /// A relay for the call in `exchange.upstream`; `file` is where the client's body was put.
+    pub fn new(
+        owner: ClientKey,
+        exchange: &mut Exchange,
+        file: Option<&TemporaryFile>,
+        res: &mut Resources,
+    ) -> Box<Relay> {
+        let now_ms = res.env.now.monotonic_ms;
+        let read = &exchange.request_body;
+        let file = file.and_then(|file| {
+            let length = rustix::fs::fstat(file.descriptor()).ok()?.st_size;
+            Some((file.descriptor().clone(), u64::try_from(length).ok()?))
+        });
+        let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+        debug_assert!(call.is_some(), "whoever asks for an upstream says what for");
+        Box::new(Relay {
+            owner,
+            state: State::Choosing,
+            choosing: Choosing::default(),
+            run: None,
+            inbound: Inbound::default(),
+            outbound: call.map_or_else(Outbound::none, |call| Outbound::new(&call.body, read, file)),
+            early: Vec::new(),
+            ending: None,
+            creating: None,
+            store: None,
+            limit: None,
+            began_ms: now_ms,
+            deadline_ms: u64::MAX,
+            timed_out: None,
+            after_redirect: exchange.upstream.as_ref().is_some_and(|passed| !passed.attempts.is_empty()),
+            ignores_client: call.is_some_and(|call| call.conduct.ignore_client_abort || call.store.is_some()),
+        })
+    }
+
+    /// Moves on until something has to be waited for or the owner has to know.
+    pub fn advance(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Progress {
+        loop {
+            let failure = match self.state {
+                _ if self.timed_out.is_some() => self.timed_out.take().unwrap_or(Failure::Internal),
+                State::Choosing => match self.choose(exchange, res) {
+                    Ok(Chosen::Begun) => continue,
+                    Ok(Chosen::Waits) => return Progress::Waiting,
+                    Err(failure) => failure,
+                },
+                State::Waiting => match self.look_after_wait(exchange, res) {
+                    Ok(true) => continue,
+                    Ok(false) => return Progress::Waiting,
+                    Err(failure) => failure,
+                },
+                State::Connecting => match self.look_for_connection(exchange, res) {
+                    Ok(true) => continue,
+                    Ok(false) => return Progress::Waiting,
+                    Err(failure) => failure,
+                },
+                State::Heading => {
+                    self.send_request(exchange, res);
+                    match self.receive_head(exchange, res) {
+                        Heading::Head => match self.judge_head(exchange, res) {
+                            None => return Progress::Head,
+                            Some(failure) => failure,
+                        },
+                        Heading::EarlyHints => return Progress::EarlyHints,
+                        Heading::Failed(failure) => failure,
+                        Heading::Waiting => match self.sending_failure(exchange, res) {
+                            None => {
+                                self.renew_deadline(exchange);
+                                return Progress::Waiting;
+                            }
+                            Some(failure) => failure,
+                        },
+                    }
+                }
+                State::Body | State::Raw | State::Over => return Progress::Waiting,
+            };
+            if let Some(given_up) = self.after_failure(failure, exchange, res) {
+                return Progress::Failed(given_up);
+            }
+        }
+    }
+
+    /// The handshake: is it done?
+    fn look_for_connection(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<bool, Failure> {
+        let Some(run) = &mut self.run else { return Err(Failure::Internal) };
+        let Some(link) = res.links.get(run.connection.link) else { return Err(Failure::Internal) };
+        if !link.writable && !link.readable {
+            return Ok(false);
+        }
+        if let Some(error) = run.connection.take_error() {
+            let message = format_args!("connect() failed ({error}) while connecting to upstream");
+            exchange.log_upstream(&mut res.env, Level::Error, message);
+            return Err(Failure::of_connect(&error));
+        }
+        self.note_connected(exchange, res.env.now.monotonic_ms);
+        Ok(true)
+    }
+
+    /// The connection stands.
+    fn note_connected(&mut self, exchange: &mut Exchange, now_ms: u64) {
+        let Some(run) = &mut self.run else { return };
+        run.connected = true;
+        run.moved_ms = now_ms;
+        let took = (now_ms - run.began_ms) as u32;
+        run.choice.connected(took);
+        if let Some(attempt) = last_attempt(exchange) {
+            attempt.connect_ms = Some(took);
+        }
+        self.state = State::Heading;
+        self.renew_deadline(exchange);
+    }
+
+    /// A peer that takes no more of the request and says nothing has failed.
+    fn sending_failure(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Option<Failure> {
+        let run = self.run.as_ref()?;
+        let Sending::Broken(error) = run.sending else { return None };
+        // Its answer may be on the way nevertheless: the end, or a reset, is what tells.
+        if error != Errno::PIPE && error != Errno::CONNRESET {
+            exchange.log_upstream(
+                &mut res.env,
+                Level::Error,
+                format_args!("send() failed ({error}) while sending request to upstream"),
+            );
+            return Some(Failure::ResetBeforeHeader);
+        }
+        let link = res.links.get(run.connection.link)?;
+        (!link.readable).then(|| {
+            exchange.log_upstream(
+                &mut res.env,
+                Level::Error,
+                format_args!("send() failed ({error}) while sending request to upstream"),
+            );
+            Failure::ResetBeforeHeader
+        })
+    }
+
+    /// The head is there: is it the answer, or is another peer asked (`proxy_next_upstream http_503`)?
+    fn judge_head(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Option<Failure> {
+        let now_ms = res.env.now.monotonic_ms;
+        let status = exchange.upstream.as_ref().map_or(0, |passed| passed.response.status.0);
+        if let Some(run) = &mut self.run {
+            let took = (now_ms - run.began_ms) as u32;
+            run.choice.answered(took);
+            run.overdue_ms = None;
+            if std::mem::take(&mut run.overdue) {
+                run.choice.no_longer_overdue();
+            }
+            if let Some(attempt) = last_attempt(exchange) {
+                attempt.header_ms = Some(took);
+                attempt.status = status;
+            }
+        }
+        let failure = Failure::Status(status);
+        if self.may_try_again(failure, exchange, now_ms).is_some() {
+            return Some(failure);
+        }
+        let Some(passed) = &mut exchange.upstream else { return Some(Failure::Internal) };
+        self.state = if passed.switched { State::Raw } else { State::Body };
+        self.begin_limit(exchange, now_ms);
+        self.renew_deadline(exchange);
+        // The body may have come with its head, whole or broken.
+        if let Some(ending) = self.ending.filter(|_| self.state == State::Body) {
+            self.state = State::Over;
+            self.end_try(ending.failure(), false, exchange, res);
+        }
+        None
+    }
+
+    /// A try has failed: another one, or the end.
+    fn after_failure(
+        &mut self,
+        failure: Failure,
+        exchange: &mut Exchange,
+        res: &mut Resources,
+    ) -> Option<UpstreamFailure> {
+        let again = self.may_try_again(failure, exchange, res.env.now.monotonic_ms);
+        let connect_first = again.is_some_and(|again| again.same);
+        let peer = self.run.as_ref().map(|run| run.choice.peer.clone());
+        self.end_try(Some(failure), connect_first, exchange, res);
+        self.inbound.clear();
+        self.ending = None;
+        self.early.clear();
+        if let Some(again) = again {
+            self.choosing.again(again, peer);
+            self.state = State::Choosing;
+            return None;
+        }
+        self.state = State::Over;
+        if let Some(passed) = &mut exchange.upstream {
+            passed.error = Some(failure.token());
+        }
+        Some(UpstreamFailure { token: failure.token(), status: Status(failure.status()) })
+    }
+
+    /// The body has ended, one way or the other.
+    fn end_body(&mut self, ending: Ending, exchange: &mut Exchange, res: &mut Resources) {
+        if self.ending.is_some() {
+            return;
+        }
+        self.ending = Some(ending);
+        let failure = ending.failure();
+        if let (Some(passed), Some(failure)) = (&mut exchange.upstream, failure) {
+            passed.error = Some(failure.token());
+        }
+        if self.state == State::Body {
+            self.state = State::Over;
+        }
+        // A head that is about to be judged still needs the try.
+        if self.state == State::Over {
+            self.end_try(failure, false, exchange, res);
+        }
+    }
+
+    /// Ends the present try: its connection goes to the pool or is closed, its group and its `Attempt` are told.
+    fn end_try(
+        &mut self,
+        failure: Option<Failure>,
+        is_race: bool,
+        exchange: &mut Exchange,
+        res: &mut Resources,
+    ) {
+        let Some(run) = self.run.take() else { return };
+        let now_ms = res.env.now.monotonic_ms;
+        if run.overdue {
+            run.choice.no_longer_overdue();
+        }
+        let took = (now_ms - run.began_ms) as u32;
+        let keeps = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref()).is_some_and(|call| call.keep_alive);
+        if is_race {
+            // The peer closed an idle connection while the request was on its way: nobody's fault, and no try.
+            if let Some(passed) = &mut exchange.upstream {
+                passed.attempts.pop();
+            }
+        } else if let Some(attempt) = last_attempt(exchange) {
+            attempt.response_ms = Some(took);
+            attempt.response_length = run.body;
+            attempt.bytes_received = run.received;
+            attempt.bytes_sent = run.sent;
+            if let Some(failure) = failure {
+                attempt.token = Some(failure.token());
+                if attempt.status == 0 {
+                    attempt.status = failure.status();
+                }
+            }
+        }
+        run.choice.ended(failure, is_race, took, run.body);
+        let whole = failure.is_none() && run.sending == Sending::Done;
+        if whole && keeps && run.connection.wire.is_reusable() {
+            peers::give_back(run, res);
+        } else {
+            run.connection.close(&mut res.links);
+        }
+        res.wake_queued();
+    }
+
+    /// The owner gives up: the client has gone, or the response is made of something else.
+    pub fn abandon(mut self: Box<Self>, exchange: &mut Exchange, res: &mut Resources) {
+        self.stop_waiting(res);
+        if let Some(job) = self.creating.take() {
+            res.jobs.remove(&job);
+            res.files.cancel(job);
+        }
+        // A response that ended already keeps its verdict.
+        let failure = match self.state {
+            State::Over => None,
+            _ if self.is_answered(exchange) => None,
+            _ => Some(Failure::ClientClosed),
+        };
+        if let Some(run) = &mut self.run {
+            // What is left unread of the response is in the way of another one.
+            run.sending = match run.sending {
+                Sending::Done if self.ending == Some(Ending::Complete) => Sending::Done,
+                _ => Sending::Broken(Errno::CANCELED),
+            };
+        }
+        self.end_try(failure, false, exchange, res);
+        if let Some(memory) = self.inbound.spare_memory() {
+            res.env.give_back(memory);
+        }
+    }
+
+    fn is_answered(&self, exchange: &Exchange) -> bool {
+        matches!(self.state, State::Body | State::Raw)
+            && exchange.upstream.as_ref().is_some_and(|passed| passed.response.status.0 != 0)
+    }
+
+    /// A deadline has passed, or the time after which a peer counts as silent.
+    pub fn on_deadline(&mut self, exchange: &mut Exchange, res: &mut Resources) {
+        let now_ms = res.env.now.monotonic_ms;
+        if let Some(run) = &mut self.run
+            && run.overdue_ms.is_some_and(|overdue_ms| overdue_ms <= now_ms)
+        {
+            run.overdue_ms = None;
+            run.overdue = true;
+            run.choice.overdue();
+        }
+        if let Some(limit) = &mut self.limit {
+            if limit.until_ms <= now_ms {
+                limit.until_ms = 0;
+            }
+        }
+        if self.deadline_ms > now_ms {
+            return;
+        }
+        let failure = match self.state {
+            State::Connecting => Failure::ConnectTimeout,
+            State::Heading if !self.is_sent() => Failure::SendTimeout,
+            State::Heading => Failure::HeaderTimeout,
+            State::Body => Failure::BodyTimeout,
+            State::Raw => return self.end_body(Ending::Complete, exchange, res),
+            State::Waiting => return self.wait_is_over(),
+            State::Choosing | State::Over => return,
+        };
+        let doing = match failure {
+            Failure::ConnectTimeout => "connecting to upstream",
+            Failure::SendTimeout => "sending request to upstream",
+            Failure::HeaderTimeout => "reading response header from upstream",
+            _ => "reading upstream",
+        };
+        let message = format_args!("upstream timed out (110: Connection timed out) while {doing}");
+        exchange.log_upstream(&mut res.env, Level::Error, message);
+        if self.state == State::Body {
+            return self.end_body(Ending::Broken(failure), exchange, res);
+        }
+        self.timed_out = Some(failure);
+    }
+
+    fn is_sent(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.sending == Sending::Done)
+    }
+
+    /// The deadline for the next byte.
+    fn renew_deadline(&mut self, exchange: &Exchange) {
+        let (Some(run), Some(Some(call))) =
+            (&self.run, exchange.upstream.as_ref().map(|passed| &passed.call))
+        else {
+            return;
+        };
+        let conduct = &call.conduct;
+        let patience = match self.state {
+            State::Connecting => conduct.connect_timeout,
+            State::Heading if run.sending != Sending::Done && !self.outbound.awaits_client() => conduct.send_timeout,
+            // A client that sends its body slowly has its own deadline; the upstream waits for it.
+            State::Heading if run.sending != Sending::Done => {
+                self.deadline_ms = u64::MAX;
+                return;
+            }
+            _ => conduct.read_timeout,
+        };
+        self.deadline_ms = run.moved_ms.saturating_add(patience);
+    }
+
+    /// When something must have happened, in monotonic milliseconds.
+    pub fn deadline_ms(&self) -> u64 {
+        let overdue_ms = self.run.as_ref().and_then(|run| run.overdue_ms).unwrap_or(u64::MAX);
+        let limit_ms = self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
+        self.deadline_ms.min(overdue_ms).min(limit_ms)
+    }
+}
+
+/// The try that is under way.
+fn last_attempt(exchange: &mut Exchange) -> Option<&mut Attempt> {
+    exchange.upstream.as_mut()?.attempts.last_mut()
 }

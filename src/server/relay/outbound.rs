@@ -77,6 +77,11 @@ impl Outbound {
         Outbound { source, offset: 0 }
     }
 
+    /// No body.
+    pub fn none() -> Outbound {
+        Outbound { source: Source::Nothing, offset: 0 }
+    }
+
     /// What is sent next.
     pub fn next<'a>(&'a self, body: &'a CallBody, read: &'a RequestBody) -> Next<'a> {
         match &self.source {
@@ -148,9 +153,14 @@ impl Outbound {
         }
     }
 
+    /// Whether all of it is still there for another try.
+    pub fn can_rewind(&self) -> bool {
+        !matches!(&self.source, Source::Stream(stream) if stream.begun)
+    }
+
     /// Begins again for another try; `false` if some of it is gone for good.
     pub fn rewind(&mut self) -> bool {
         self.offset = 0;
-        !matches!(&self.source, Source::Stream(stream) if stream.begun)
+        self.can_rewind()
     }
 }

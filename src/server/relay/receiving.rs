@@ -8,13 +8,13 @@ use std::os::fd::AsFd;
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::Call;
-use crate::proto::h1::ResponseError;
+use crate::proto::h1::{ResponseError, ResponseFault};
 use crate::server::client::ClientKey;
 use crate::server::files::Completion;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
-use crate::upstream::retry::Failure;
 
+use super::failure::Failure;
 use super::wire::Event;
 use super::{Ending, Fill, Relay, State};
 
@@ -114,7 +114,7 @@ impl Relay {
                     passed.switched = facts.switched;
                     passed.minor = facts.minor;
                     if let Some(seconds) = facts.keep_alive_secs {
-                        run.peer.learn_keep_alive(seconds);
+                        run.choice.learn_keep_alive(seconds);
                     }
                     if facts.switched {
                         self.early = input.to_vec();
@@ -320,6 +320,9 @@ impl Relay {
                 result
             }
         };
+        if let Ok(Some(count)) = received {
+            self.note_rate(count as u64);
+        }
         match received {
             Ok(None) => Received::Nothing,
             Ok(Some(0)) => {
@@ -333,7 +336,7 @@ impl Relay {
                 let fault = self.run.as_mut().map(|run| run.connection.wire.reset());
                 let failure = match fault {
                     Some(Err(error)) => Failure::of_response(error.fault),
-                    _ => Failure::BodyTruncated,
+                    _ => Failure::Response(ResponseFault::BodyTruncated),
                 };
                 self.end_body(Ending::Broken(failure), exchange, res);
                 Received::Over

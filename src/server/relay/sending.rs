@@ -8,7 +8,7 @@ use crate::http::exchange::Exchange;
 use crate::server::files::{Sent, Warmth, sending};
 use crate::server::worker::resources::Resources;
 
-use super::outbound::{Next, Outbound};
+use super::outbound::Next;
 use super::{Relay, Run};
 
 /// How far a request is sent.
@@ -113,9 +113,4 @@ impl Run {
         debug_assert!(gathered || of_head == count);
         Ok((sent + of_head, count - of_head))
     }
-}
-
-/// Begins the request's body again; `false` if that cannot be done.
-pub fn rewind(outbound: &mut Outbound) -> bool {
-    outbound.rewind()
 }

@@ -13,6 +13,7 @@ use crate::http::exchange::{ConnectionFacts, Endpoint};
 use crate::http::site::{Site, SiteHandle};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
+use crate::server::relay::links::GENERATION_MASK;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
 
@@ -231,7 +232,7 @@ impl Worker {
         let proxy_protocol = listener.proxy_protocol;
         let is_needed = listener.plan.needs_local_address() || listener.site.mentions_server_address;
         let local = local_end(&listener.plan, &socket, is_needed);
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let key_generation = self.generation;
         let facts = ConnectionFacts {
             number: self.shared.next_number(),
@@ -260,6 +261,7 @@ impl Worker {
             request_bytes: 0,
             flags: Flags { unread: true, ..Flags::default() },
             idle_ms: 0,
+            upload_moved_ms: 0,
             keep_until_ms: 0,
             linger_timeout_ms: 0,
             unsent: Vec::new(),

@@ -34,6 +34,7 @@ use crate::server::client::{Client, ClientKey, Fate, State};
 use crate::server::files::{FileJobs, Files, Limits};
 use crate::server::listeners::WorkerListener;
 use crate::server::logs::{LogSinks, LogTime, OpenLogs};
+use crate::server::relay::links::{LINK_BIT, LinkKey, Owner};
 use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
 use accept::Listener;
@@ -43,7 +44,7 @@ use resources::Resources;
 /// Events that one wait brings.
 const EVENTS: usize = 512;
 /// Tokens of listening sockets have this bit; the rest is the listener's number. Tokens of clients are
-/// [`ClientKey`]s, whose generation never has its highest bit set.
+/// [`ClientKey`]s, whose generation never has its two highest bits set; those of upstreams' sockets have the second.
 const LISTENER_BIT: usize = 1 << 63;
 /// How often the file caches look for what has become old, in milliseconds.
 const SWEEP_MS: u64 = 1000;
@@ -69,6 +70,8 @@ pub struct Worker {
     sinks: LogSinks,
     /// Events of the present round.
     events: usize,
+    /// Whom the upstreams' events of the present round concern.
+    owners: Vec<Owner>,
     /// Accepting rests: descriptors or places ran out.
     resting_until_ms: Option<u64>,
     rest_was_logged: bool,
@@ -128,6 +131,7 @@ impl Worker {
             res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files),
             sinks: LogSinks::new(std::process::id(), thread),
             events: 0,
+            owners: Vec::new(),
             resting_until_ms: None,
             rest_was_logged: false,
             shed_logged_ms: 0,
@@ -166,9 +170,26 @@ impl Worker {
     fn serve_events(&mut self, events: &Events, fired: &mut Vec<u64>) {
         self.res.env.tick(self.clock.now());
         let mut woken = false;
+        // Upstreams first, idle ones before all: a connection that its peer has closed is never given to a request
+        // that comes in the same round.
+        let mut owners = std::mem::take(&mut self.owners);
+        for event in events {
+            if let Some(key) = link_of(event.token()) {
+                match self.res.links.note(key, event) {
+                    Some(Owner::Pool) => self.res.close_idle_connection(key),
+                    Some(owner) => owners.push(owner),
+                    None => {}
+                }
+            }
+        }
+        for owner in owners.drain(..) {
+            self.on_upstream_event(owner);
+        }
+        self.owners = owners;
         for event in events {
             match event.token() {
                 WAKE_TOKEN => woken = true,
+                token if link_of(token).is_some() => {}
                 Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
                 Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
             }
@@ -204,6 +225,14 @@ impl Worker {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
         }
         wait
+    }
+
+    /// Gives whoever uses an upstream's socket its turn.
+    fn on_upstream_event(&mut self, owner: Owner) {
+        match owner {
+            Owner::Client(key) => self.turn(key, Client::on_upstream_event),
+            Owner::Pool | Owner::Probe(_) | Owner::Names(_) => {}
+        }
     }
 
     fn on_event(&mut self, key: ClientKey, event: &mio::event::Event) {
@@ -541,6 +570,11 @@ impl Client {
             }
         }
     }
+}
+
+/// The link that a token names, if it is one of a link.
+fn link_of(token: Token) -> Option<LinkKey> {
+    (token.0 & (LISTENER_BIT | LINK_BIT) == LINK_BIT && token != WAKE_TOKEN).then(|| LinkKey::from_token(token.0))
 }
 
 /// The poll's descriptor.

@@ -16,6 +16,7 @@ use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::pool::JobId;
+use crate::server::relay::links::Links;
 
 use super::accept::Listener;
 use super::system_facts::{CurrentSocket, WorkerSystem};
@@ -43,6 +44,10 @@ pub struct Resources {
     pub out: Vec<u8>,
     /// For files that `sendfile` does not send.
     pub copy: Vec<u8>,
+    /// What `recv` from an upstream writes to.
+    pub upstream_input: Vec<u8>,
+    /// Sockets to upstreams.
+    pub links: Links,
     /// Wakes connections at their deadlines.
     pub wheel: TimerWheel,
     /// Connections that have more to do and stood back for others.
@@ -77,6 +82,8 @@ impl Resources {
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
+            upstream_input: vec![0; INPUT_BYTES],
+            links: Links::default(),
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
@@ -96,6 +103,7 @@ impl Resources {
         self.out.clear();
         self.input.resize(INPUT_BYTES, 0);
         self.copy.resize(OUT_BYTES, 0);
+        self.upstream_input.resize(INPUT_BYTES, 0);
     }
 
     /// Bytes in `out` from which on nothing more is gathered.
@@ -131,6 +139,9 @@ impl Resources {
             active.exchange.shrink();
             active.body = None;
             active.body_file = None;
+            active.relay = None;
+            active.uploaded = 0;
+            active.tunnel = None;
             active.output = Default::default();
             self.recycled.push(active);
         }
