@@ -9,21 +9,35 @@ pub const CHUNK_SUFFIX: &[u8] = b"\r\n";
 
 /// Most hexadecimal digits of a chunk size: 64 bits.
 const SIZE_DIGITS: u8 = 16;
-/// Most bytes that all chunk extensions of one body may take together: they mean nothing to us, and one byte of data
-/// could otherwise cost any amount of them.
-const EXTENSION_LIMIT: u32 = 16 * 1024;
-/// Most bytes of a trailer section; as much as one large header buffer.
-const TRAILER_LIMIT: u32 = 8 * 1024;
 /// Largest size of a chunk: a signed 64-bit file offset, as nginx has it.
 const SIZE_LIMIT: u64 = i64::MAX as u64;
+
+/// Bounds on what a chunked body carries beside its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkLimits {
+    /// Most bytes that all chunk extensions of one body may take together: they mean nothing to us, and one byte of data
+    /// could otherwise cost any amount of them.
+    pub extension_bytes: u32,
+    /// Most bytes of a trailer section.
+    pub trailer_bytes: u32,
+}
+
+impl Default for ChunkLimits {
+    /// Trailers take as much as one large header buffer.
+    fn default() -> Self {
+        ChunkLimits { extension_bytes: 16 * 1024, trailer_bytes: 8 * 1024 }
+    }
+}
 
 /// Chunk framing that breaks the rules; the message's end can't be found any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChunkError {
     /// A byte that does not belong there (a bare CR or LF, no digit, a sign, ...), or a size over 63 bits.
     Invalid,
-    /// More extension or trailer bytes than allowed.
-    TooLong,
+    /// More bytes of extensions than allowed.
+    ExtensionsTooLong,
+    /// More bytes of trailers than allowed.
+    TrailersTooLong,
 }
 
 /// What a chunked body yields.
@@ -62,19 +76,25 @@ pub struct ChunkedDecoder {
     rest: u64,
     /// Extension bytes of the whole body, then trailer bytes.
     extra: u32,
+    limits: ChunkLimits,
     digits: u8,
     state: State,
 }
 
 impl Default for ChunkedDecoder {
     fn default() -> Self {
-        ChunkedDecoder { rest: 0, extra: 0, digits: 0, state: State::SizeStart }
+        ChunkedDecoder::new(ChunkLimits::default())
     }
 }
 
 impl ChunkedDecoder {
+    /// Before the first chunk.
+    pub fn new(limits: ChunkLimits) -> ChunkedDecoder {
+        ChunkedDecoder { rest: 0, extra: 0, limits, digits: 0, state: State::SizeStart }
+    }
+
     /// Takes the next item from the front of `input`. The raw bytes of the trailer section are checked, and appended to
-    /// `trailers` where there is one (at most 8 KiB); [`parse_trailers`] makes fields of them. After an error or the
+    /// `trailers` where there is one (`trailer_bytes` at most); [`parse_trailers`] makes fields of them. After an error or the
     /// end, every call answers the same again and takes nothing.
     pub fn read<'a>(
         &mut self,
@@ -128,11 +148,9 @@ impl ChunkedDecoder {
             (State::SizeStart | State::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => self.digit(byte),
             (State::Size, b'\r') => Ok(State::SizeLf),
             // RFC 9112 allows whitespace before an extension; nginx takes it anywhere after the size.
-            (State::Size, b';' | b' ' | b'\t') => self.count_extra(EXTENSION_LIMIT, State::Extension),
+            (State::Size, b';' | b' ' | b'\t') => self.count_extension(),
             (State::Extension, b'\r') => Ok(State::SizeLf),
-            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.count_extra(EXTENSION_LIMIT, State::Extension)
-            }
+            (State::Extension, b'\t' | b' '..=b'~' | 0x80..) => self.count_extension(),
             (State::SizeLf, b'\n') => {
                 self.digits = 0;
                 if self.rest == 0 {
@@ -146,14 +164,12 @@ impl ChunkedDecoder {
             (State::DataLf, b'\n') => Ok(State::SizeStart),
             (State::TrailerStart, b'\r') => Ok(State::EndLf),
             (State::TrailerStart | State::TrailerName, byte) if is_token(byte) => {
-                self.count_extra(TRAILER_LIMIT, State::TrailerName)
+                self.count_trailer(State::TrailerName)
             }
-            (State::TrailerName, b':') => self.count_extra(TRAILER_LIMIT, State::TrailerValue),
-            (State::TrailerValue, b'\r') => self.count_extra(TRAILER_LIMIT, State::TrailerLf),
-            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.count_extra(TRAILER_LIMIT, State::TrailerValue)
-            }
-            (State::TrailerLf, b'\n') => self.count_extra(TRAILER_LIMIT, State::TrailerStart),
+            (State::TrailerName, b':') => self.count_trailer(State::TrailerValue),
+            (State::TrailerValue, b'\r') => self.count_trailer(State::TrailerLf),
+            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => self.count_trailer(State::TrailerValue),
+            (State::TrailerLf, b'\n') => self.count_trailer(State::TrailerStart),
             (State::EndLf, b'\n') => Ok(State::End),
             _ => Err(ChunkError::Invalid),
         }
@@ -173,9 +189,17 @@ impl ChunkedDecoder {
         Ok(State::Size)
     }
 
-    fn count_extra(&mut self, limit: u32, next: State) -> Result<State, ChunkError> {
-        if self.extra == limit {
-            return Err(ChunkError::TooLong);
+    fn count_extension(&mut self) -> Result<State, ChunkError> {
+        if self.extra >= self.limits.extension_bytes {
+            return Err(ChunkError::ExtensionsTooLong);
+        }
+        self.extra += 1;
+        Ok(State::Extension)
+    }
+
+    fn count_trailer(&mut self, next: State) -> Result<State, ChunkError> {
+        if self.extra >= self.limits.trailer_bytes {
+            return Err(ChunkError::TrailersTooLong);
         }
         self.extra += 1;
         Ok(next)
@@ -184,7 +208,18 @@ impl ChunkedDecoder {
 
 /// A `tchar` of RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut i = 0;
+        while i < 256 {
+            let byte = i as u8;
+            table[i] = byte.is_ascii_alphanumeric()
+                || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~');
+            i += 1;
+        }
+        table
+    };
+    TOKEN[byte as usize]
 }
 
 /// Appends the lines of a trailer section that a [`ChunkedDecoder`] collected, whitespace around values removed.
@@ -293,9 +328,18 @@ mod tests {
     fn extensions_and_trailers_are_bounded_over_the_whole_body() {
         let extension = [b"1;", &vec![b'a'; 9000][..], b"\r\nx\r\n"].concat();
         assert_eq!(decode(&extension).1, Ok(None));
-        assert_eq!(decode(&extension.repeat(2)).1, Err(ChunkError::TooLong));
+        assert_eq!(decode(&extension.repeat(2)).1, Err(ChunkError::ExtensionsTooLong));
         let trailer = [b"0\r\nA: ", &vec![b'a'; 9000][..]].concat();
-        assert_eq!(decode(&trailer).1, Err(ChunkError::TooLong));
+        assert_eq!(decode(&trailer).1, Err(ChunkError::TrailersTooLong));
+    }
+
+    #[test]
+    fn a_token_is_what_the_specification_lists() {
+        let token: Vec<u8> = (0..=255).filter(|&byte| is_token(byte)).collect();
+        let mut listed = b"!#$%&'*+-.^_`|~".to_vec();
+        listed.extend((b'0'..=b'9').chain(b'a'..=b'z').chain(b'A'..=b'Z'));
+        listed.sort_unstable();
+        assert_eq!(token, listed);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::message::{Method, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version};
 
-use super::chunked::{ChunkError, ChunkedDecoder, ChunkedItem};
+use super::chunked::{ChunkedDecoder, ChunkedItem};
 use super::encode::{self, RespondOptions};
 use super::error::RequestError;
 use super::head::{self, PartialHead, Progress};
@@ -132,7 +132,7 @@ impl Connection {
                         self.reading = Reading::Complete;
                         Ok(Event::BodyEnd)
                     }
-                    Err(ChunkError::Invalid | ChunkError::TooLong) => Err(invalid_chunks()),
+                    Err(_) => Err(invalid_chunks()),
                 }
             }
             Reading::Complete | Reading::Broken => Ok(Event::Paused),
@@ -186,7 +186,7 @@ impl Connection {
             match decoder.read(&mut ahead, None) {
                 Ok(ChunkedItem::Data(_)) => {}
                 Ok(ChunkedItem::NeedMore | ChunkedItem::End) => break,
-                Err(ChunkError::Invalid | ChunkError::TooLong) => {
+                Err(_) => {
                     self.reading = Reading::Broken;
                     return Err(invalid_chunks());
                 }

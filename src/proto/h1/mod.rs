@@ -1,6 +1,7 @@
-//! The server's side of HTTP/1 (RFC 9112, with nginx's rules on top).
+//! HTTP/1, both sides (RFC 9112, with nginx's rules on top).
 //!
-//! A [`Connection`] has these verbs, to be called in this order:
+//! Towards upstreams, a [`RequestWriter`] writes requests and a [`ResponseReader`] reads what comes back; its file says
+//! how. The server's side, a [`Connection`], has these verbs, to be called in this order:
 //!
 //! 1. `read(&mut input, ..)` until it yields [`Event::Head`]. It consumes what it used from the front of `input`;
 //!    a head that is incomplete is kept inside (the only memory that a connection owns) and given back with the head.
@@ -24,15 +25,26 @@ mod head;
 mod limits;
 mod persistence;
 mod request_line;
+mod request_writer;
+mod response_error;
+pub mod response_fuzz;
+mod response_head;
+mod response_reader;
+mod response_rules;
+#[cfg(test)]
+mod response_tests;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use chunked::{
-    CHUNK_SUFFIX, ChunkError, ChunkedDecoder, ChunkedItem, chunk_prefix, finish, parse_trailers,
+    CHUNK_SUFFIX, ChunkError, ChunkLimits, ChunkedDecoder, ChunkedItem, chunk_prefix, finish, parse_trailers,
 };
 pub use connection::{Connection, Event, HOLD_LIMIT, HoldFull};
 pub use encode::{RespondOptions, interim};
 pub use error::RequestError;
 pub use limits::HeadLimits;
 pub use persistence::{After, error_closes};
+pub use request_writer::{RequestWriteError, RequestWriter};
+pub use response_error::{ResponseError, ResponseFault};
+pub use response_reader::{Asked, HeadFacts, ResponseEvent, ResponseLimits, ResponseReader};

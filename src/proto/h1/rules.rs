@@ -150,7 +150,7 @@ fn framing(head: &RequestHead) -> Result<RequestFraming, RequestError> {
 }
 
 /// Digits only, up to a signed 64-bit number as nginx has it.
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
     let mut length: u64 = 0;
     if value.is_empty() {
         return None;
@@ -171,11 +171,16 @@ pub(super) fn connection_tokens(head: &RequestHead) -> (bool, bool) {
     }
     let mut tokens = (false, false);
     for value in head.fields.all(FieldName::Connection) {
-        for token in value.split(|&byte| byte == b',') {
-            let token = token.trim_ascii();
-            tokens.0 |= token.eq_ignore_ascii_case(b"close");
-            tokens.1 |= token.eq_ignore_ascii_case(b"keep-alive");
-        }
+        add_connection_tokens(value, &mut tokens);
     }
     tokens
+}
+
+/// Notes `close` (first) and `keep-alive` (second) of one Connection field.
+pub(super) fn add_connection_tokens(value: &[u8], tokens: &mut (bool, bool)) {
+    for token in value.split(|&byte| byte == b',') {
+        let token = token.trim_ascii();
+        tokens.0 |= token.eq_ignore_ascii_case(b"close");
+        tokens.1 |= token.eq_ignore_ascii_case(b"keep-alive");
+    }
 }
