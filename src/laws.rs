@@ -9,6 +9,7 @@ use crate::base::prefix_tree::law_tree_finds_like_a_list;
 use crate::conf;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
+use crate::message::{RequestFraming, Version};
 use crate::proto::{h1, proxy_protocol};
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
@@ -21,6 +22,8 @@ pub const LAWS: &[Law] = &[
     ("entity_tags", entity_tags),
     ("escapes", escapes),
     ("h1_connection", h1_connection),
+    ("h1_request", h1_request),
+    ("h1_response", h1_response),
     ("host", host),
     ("location_tree", location_tree),
     ("prefix_tree", prefix_tree),
@@ -70,6 +73,56 @@ pub fn h1_connection(data: &[u8]) {
         None => (data, &[][..]),
     };
     h1::fuzz::fuzz_connection(operations, wire);
+}
+
+/// A response of an upstream, and whatever follows it. On the first line what was asked: `h` for HEAD, `u` for an
+/// upgrade, `c` for CONNECT, and `s` for small limits. It is also taken apart at line ends and colons, for a response
+/// that the encoder writes.
+pub fn h1_response(data: &[u8]) {
+    use h1::response_fuzz as laws;
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (flags, wire) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let small = flags.contains(&b's');
+    let asked = h1::Asked {
+        head: flags.contains(&b'h'),
+        upgrade: flags.contains(&b'u'),
+        connect: flags.contains(&b'c'),
+        head_bytes: if small { laws::SMALL_HEAD } else { 4096 },
+    };
+    let limits = if small { laws::SMALL_RESPONSE_LIMITS } else { h1::ResponseLimits::default() };
+    laws::fuzz_responses(wire, step(data), asked, limits);
+    laws::fuzz_response_end(wire, asked, limits);
+    let pieces: Vec<&[u8]> = wire.split(|&byte| byte == b'\n').collect();
+    let colon = |piece: &[u8]| memchr::memchr(b':', piece);
+    let lines: Vec<(&[u8], &[u8])> = pieces
+        .iter()
+        .filter_map(|piece| colon(piece).map(|colon| (&piece[..colon], &piece[colon + 1..])))
+        .collect();
+    laws::fuzz_response_identity(&laws::Written {
+        status: 200 + (data.len() % 400) as u16,
+        lines: &lines,
+        pieces: &pieces,
+        tells_length: small,
+        http11: !asked.upgrade,
+        head: asked.head,
+    });
+}
+
+/// A request to an upstream, its parts between `|`: method, target, framing (`n` for none, `c` for chunked, else a
+/// length; `0` behind it for HTTP/1.0), then names and values in turn.
+pub fn h1_request(data: &[u8]) {
+    let mut parts = data.split(|&byte| byte == b'|');
+    let mut next = || parts.next().unwrap_or_default();
+    let (method, target, how) = (next(), next(), next());
+    let framing = match how.first() {
+        None | Some(b'n') => RequestFraming::None,
+        Some(b'c') => RequestFraming::Streamed,
+        Some(digit) => RequestFraming::Length(u64::from(digit.wrapping_sub(b'0'))),
+    };
+    let version = if how.get(1) == Some(&b'0') { Version::Http10 } else { Version::Http11 };
+    let rest: Vec<&[u8]> = parts.take(MOST_LINES).collect();
+    let lines: Vec<(&[u8], &[u8])> = rest.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    h1::response_fuzz::fuzz_request_writer(method, target, &lines, version, framing);
 }
 
 /// A PROXY protocol header, and what follows it.

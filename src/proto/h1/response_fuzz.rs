@@ -26,42 +26,30 @@ enum Way {
 }
 
 /// One response after another, as text.
-struct Transcript<'a> {
+struct Transcript {
     reader: ResponseReader,
     asked: Asked,
     head: ResponseHead,
     way: Way,
-    wire_length: usize,
     events: Vec<String>,
-    /// How many of them are the first response's, and where it ends.
-    first: Option<(usize, usize)>,
     body: Vec<u8>,
-    waiting: &'a [u8],
 }
 
-impl<'a> Transcript<'a> {
+impl Transcript {
     /// Everything that reading `wire` in pieces of `step` led to.
-    fn of(wire: &'a [u8], step: usize, asked: Asked, limits: ResponseLimits, way: Way) -> Transcript<'a> {
+    fn of(wire: &[u8], step: usize, asked: Asked, limits: ResponseLimits, way: Way) -> Transcript {
         let mut transcript = Transcript {
             reader: ResponseReader::new(limits),
             asked,
             head: ResponseHead::default(),
             way,
-            wire_length: wire.len(),
             events: Vec::new(),
-            first: None,
             body: Vec::new(),
-            waiting: wire,
         };
         assert!(transcript.reader.is_reusable());
         transcript.reader.begin(asked);
-        let mut end = 0;
-        while end < wire.len() {
-            end = (end + step.max(1)).min(wire.len());
-            let taken = wire.len() - transcript.waiting.len();
-            let mut input = &wire[taken..end];
-            let goes_on = transcript.feed(&mut input);
-            transcript.waiting = &wire[end - input.len()..];
+        for mut piece in wire.chunks(step.max(1)) {
+            let goes_on = transcript.feed(&mut piece);
             let bound = limits.chunks.trailer_bytes as usize + asked.head_bytes + 4096;
             assert!(transcript.reader.memory() <= 2 * bound, "{} bytes", transcript.reader.memory());
             if !goes_on {
@@ -79,7 +67,7 @@ impl<'a> Transcript<'a> {
     }
 
     /// Reads until more input is needed; whether it goes on then.
-    fn feed(&mut self, input: &mut &'a [u8]) -> bool {
+    fn feed(&mut self, input: &mut &[u8]) -> bool {
         loop {
             if self.way == Way::Splice
                 && let Some(rest) = self.reader.body_left()
@@ -110,7 +98,8 @@ impl<'a> Transcript<'a> {
                 }
                 Ok(ResponseEvent::Body(data)) => {
                     assert!(
-                        !data.is_empty() && before.starts_with(data) || self.reader.body_left().is_none()
+                        !data.is_empty() && before.as_ptr_range().contains(&data.as_ptr()),
+                        "not the input's"
                     );
                     self.body.extend_from_slice(data);
                 }
@@ -120,7 +109,7 @@ impl<'a> Transcript<'a> {
                     assert!(!trailers.is_empty());
                     self.events.push(format!("trailers {}", describe_fields(&trailers)));
                 }
-                Ok(ResponseEvent::End) => self.next_response(before),
+                Ok(ResponseEvent::End) => self.next_response(input),
                 Err(error) => {
                     let left = input.len();
                     let again =

@@ -11,7 +11,8 @@ use super::rules::{add_connection_tokens, parse_length};
 struct WireFields<'h> {
     length: Option<&'h [u8]>,
     coding: Option<&'h [u8]>,
-    duplicate: Option<&'static str>,
+    lengths: u32,
+    codings: u32,
     /// `close` and `keep-alive` of Connection.
     connection: (bool, bool),
     timeout: Option<u64>,
@@ -22,14 +23,12 @@ fn wire_fields(fields: &Fields) -> WireFields<'_> {
     for field in fields.list() {
         match field.id {
             FieldName::ContentLength => {
-                if found.length.replace(fields.get(field.value)).is_some() {
-                    found.duplicate = Some("upstream sent more than one \"Content-Length\" header");
-                }
+                found.length = Some(fields.get(field.value));
+                found.lengths += 1;
             }
             FieldName::TransferEncoding => {
-                if found.coding.replace(fields.get(field.value)).is_some() {
-                    found.duplicate = Some("upstream sent more than one \"Transfer-Encoding\" header");
-                }
+                found.coding = Some(fields.get(field.value));
+                found.codings += 1;
             }
             FieldName::Connection => add_connection_tokens(fields.get(field.value), &mut found.connection),
             FieldName::KeepAlive => {
@@ -84,8 +83,11 @@ pub(super) fn judge(head: &mut ResponseHead, minor: u8, asked: &Asked) -> Result
 
 /// The announced length, and whether the body is chunked: at most one of both, and neither in doubt.
 fn marked_end(found: &WireFields<'_>, minor: u8) -> Result<(Option<u64>, bool), ResponseError> {
-    if let Some(what) = found.duplicate {
-        return Err(ResponseError::header(what));
+    if found.lengths > 1 {
+        return Err(ResponseError::header("upstream sent more than one \"Content-Length\" header"));
+    }
+    if found.codings > 1 {
+        return Err(ResponseError::header("upstream sent more than one \"Transfer-Encoding\" header"));
     }
     let length = match found.length {
         None => None,
