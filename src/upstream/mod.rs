@@ -18,3 +18,7 @@ impl Group {
     pub fn has_untried(&self,t:&Tried)->bool{ self.peers.iter().any(|p|!t.has(p)) }
     pub fn pick(&self,t:&Tried)->Pick{ self.peers.iter().find(|p|!t.has(p)).map_or(Pick::None("x"),|p|Pick::Peer(p.clone())) }
 }
+
+pub struct Keepalive { pub connections: u32, pub requests: u32, pub time_ms: u64, pub timeout_ms: u64 }
+impl Group { pub fn keepalive(&self)->Keepalive{ Keepalive{connections:32,requests:1000,time_ms:3600000,timeout_ms:60000} } }
+impl Peer { pub fn safe_idle_ms(&self)->u64{1000} pub fn saw_idle_close(&self,_:u64){} }

@@ -30,6 +30,7 @@ pub mod links;
 pub mod outbound;
 mod owner;
 pub mod failure;
+pub mod idle;
 mod peers;
 mod receiving;
 mod sending;

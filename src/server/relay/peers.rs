@@ -107,7 +107,10 @@ impl Relay {
             return Err(Failure::Internal);
         }
         let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
-        let pooled = if fresh_only { None } else { res.take_idle_connection(&group, &peer, call) };
+        let pooled = match fresh_only {
+            true => None,
+            false => res.idle.take(&group, &peer, call.idempotent, now_ms, &mut res.links),
+        };
         let reused = pooled.is_some();
         let choice = Choice::started(group, peer);
         let owner = Owner::Client(self.owner);
@@ -246,11 +249,15 @@ impl Relay {
     pub(super) fn stop_waiting(&mut self, _res: &mut Resources) {}
 }
 
+/// Gives a connection whose response is complete to the pool.
 pub fn give_back(run: Run, res: &mut Resources) {
-    run.connection.close(&mut res.links);
+    let Run { choice, mut connection, .. } = run;
+    connection.requests += 1;
+    connection.wire.rest();
+    let now_ms = res.env.now.monotonic_ms;
+    res.idle.put(&choice.group, choice.peer, connection, now_ms, &mut res.links);
 }
+
 impl Resources {
-    pub fn take_idle_connection(&mut self, _g: &Arc<Group>, _p: &Arc<Peer>, _c: &crate::http::upstream_call::Call) -> Option<Connection> { None }
-    pub fn close_idle_connection(&mut self, _k: super::links::LinkKey) {}
     pub fn wake_queued(&mut self) {}
 }

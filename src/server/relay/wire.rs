@@ -141,6 +141,13 @@ impl Wire {
         }
     }
 
+    /// The connection becomes idle: memory that only a request needs is given back.
+    pub fn rest(&mut self) {
+        if let Wire::Http1(reader) = self {
+            reader.release_memory();
+        }
+    }
+
     /// Whether another request may be sent on the connection.
     pub fn is_reusable(&self) -> bool {
         match self {

@@ -176,7 +176,10 @@ impl Worker {
         for event in events {
             if let Some(key) = link_of(event.token()) {
                 match self.res.links.note(key, event) {
-                    Some(Owner::Pool) => self.res.close_idle_connection(key),
+                    Some(Owner::Pool) => {
+                        let now_ms = self.res.env.now.monotonic_ms;
+                        self.res.idle.close(key, now_ms, &mut self.res.links);
+                    }
                     Some(owner) => owners.push(owner),
                     None => {}
                 }
@@ -478,6 +481,7 @@ impl Worker {
         if now.monotonic_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;
             self.res.files.sweep(now.into());
+            self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
             self.forget_sites();
         }
     }

@@ -16,6 +16,7 @@ use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::pool::JobId;
+use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
 
 use super::accept::Listener;
@@ -48,6 +49,8 @@ pub struct Resources {
     pub upstream_input: Vec<u8>,
     /// Sockets to upstreams.
     pub links: Links,
+    /// Connections to upstreams between two requests.
+    pub idle: IdleConnections,
     /// Wakes connections at their deadlines.
     pub wheel: TimerWheel,
     /// Connections that have more to do and stood back for others.
@@ -84,6 +87,7 @@ impl Resources {
             copy: vec![0; OUT_BYTES],
             upstream_input: vec![0; INPUT_BYTES],
             links: Links::default(),
+            idle: IdleConnections::default(),
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
