@@ -115,6 +115,8 @@ modules_with_settings! {
     empty_gif,
     /// `add_header`, `add_trailer`, `expires`.
     headers,
+    /// stub
+    passstub,
     /// `map`.
     map,
     /// `access_log`, `log_format`, `error_log`.
