@@ -148,7 +148,12 @@ pub struct Relay {
     early: Vec<u8>,
     ending: Option<Ending>,
     creating: Option<JobId>,
+    /// The copy that `proxy_store` asks for.
     store: Option<Store>,
+    /// No copy is made, or not any more.
+    store_settled: bool,
+    /// The copy gets its name.
+    publishing: Option<JobId>,
     limit: Option<Limit>,
     began_ms: u64,
     /// When the present try or wait fails.
@@ -187,6 +192,8 @@ impl Relay {
             ending: None,
             creating: None,
             store: None,
+            store_settled: false,
+            publishing: None,
             limit: None,
             began_ms: now_ms,
             deadline_ms: u64::MAX,
@@ -364,6 +371,7 @@ impl Relay {
         if let (Some(passed), Some(failure)) = (&mut exchange.upstream, failure) {
             passed.error = Some(failure.token());
         }
+        self.finish_store(failure.is_none(), exchange, res);
         if self.state == State::Body {
             self.state = State::Over;
         }
@@ -418,7 +426,7 @@ impl Relay {
     /// The owner gives up: the client has gone, or the response is made of something else.
     pub fn abandon(mut self: Box<Self>, exchange: &mut Exchange, res: &mut Resources) {
         self.stop_waiting(res);
-        if let Some(job) = self.creating.take() {
+        for job in [self.creating.take(), self.publishing.take()].into_iter().flatten() {
             res.jobs.remove(&job);
             res.files.cancel(job);
         }

@@ -60,7 +60,7 @@ impl Choosing {
 impl Relay {
     /// Chooses a peer and begins a try at it.
     pub(super) fn choose(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<Chosen, Failure> {
-        if self.needs_store(exchange, res)? {
+        if self.needs_store(exchange, res) {
             return Ok(Chosen::Waits);
         }
         let Some(group) = self.group(exchange, res)? else { return Ok(Chosen::Waits) };
@@ -243,7 +243,6 @@ impl Relay {
     fn queue(&mut self, _group: &Arc<Group>, _exchange: &mut Exchange, _res: &mut Resources) -> Result<Chosen, Failure> {
         Err(Failure::NoLivePeers)
     }
-    fn needs_store(&mut self, _exchange: &mut Exchange, _res: &mut Resources) -> Result<bool, Failure> { Ok(false) }
     pub(super) fn look_after_wait(&mut self, _exchange: &mut Exchange, _res: &mut Resources) -> Result<bool, Failure> { Ok(false) }
     pub(super) fn wait_is_over(&mut self) {}
     pub(super) fn stop_waiting(&mut self, _res: &mut Resources) {}
@@ -259,5 +258,10 @@ pub fn give_back(run: Run, res: &mut Resources) {
 }
 
 impl Resources {
-    pub fn wake_queued(&mut self) {}
+    /// A peer has room again: whoever waits longest looks for it.
+    pub fn wake_queued(&mut self) {
+        if let Some(key) = self.queued.pop_front() {
+            self.resumed.push(key);
+        }
+    }
 }

@@ -228,6 +228,7 @@ impl Relay {
             }
         }
         match self.ending {
+            _ if self.publishing.is_some() => Fill::Waiting,
             Some(Ending::Complete) => Fill::Complete,
             Some(Ending::Broken(_)) => Fill::Broken,
             None => Fill::Waiting,
@@ -376,10 +377,21 @@ impl Relay {
         exchange: &mut Exchange,
         res: &mut Resources,
     ) {
+        if self.publishing == Some(job) {
+            self.publishing = None;
+            if let Completion::Published(Err(error)) = completion {
+                let message = format_args!("storing a response failed ({error})");
+                exchange.log_upstream(&mut res.env, Level::Crit, message);
+            }
+            return;
+        }
         if self.creating != Some(job) {
             return;
         }
         self.creating = None;
+        if self.state == State::Waiting {
+            return self.take_store(completion, exchange, res);
+        }
         match completion {
             Completion::TemporaryCreated(Ok(file)) => self.inbound.take_file(file),
             Completion::TemporaryCreated(Err(error)) => {

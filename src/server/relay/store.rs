@@ -1,8 +1,17 @@
 //! `proxy_store`: a copy of the response in a file, which gets its name once the response is complete.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use crate::server::files::{TemporaryFile, WRITE_NOW_BYTES};
+use crate::base::clock::parse_http_date;
+use crate::base::level::Level;
+use crate::http::exchange::Exchange;
+use crate::message::{FieldName, Status};
+use crate::server::files::{Completion, Publication, TemporaryFile, WRITE_NOW_BYTES};
+use crate::server::worker::resources::Resources;
+
+use super::{Relay, State};
 
 /// A copy that is being written.
 #[derive(Debug)]
@@ -10,19 +19,6 @@ pub struct Store {
     file: TemporaryFile,
     written: u64,
     failed: Option<std::io::Error>,
-}
-
-/// A complete copy and where it belongs.
-#[derive(Debug)]
-pub struct Publication {
-    /// The copy.
-    pub file: TemporaryFile,
-    /// Its name.
-    pub path: PathBuf,
-    /// Its mode (`proxy_store_access`).
-    pub mode: u32,
-    /// Its time in seconds since 1970, where the response has a `Last-Modified`.
-    pub modified: Option<i64>,
 }
 
 impl Store {
@@ -57,38 +53,67 @@ impl Store {
     }
 }
 
-impl Publication {
-    /// Gives the copy its name. Blocks: run it in the pool.
-    ///
-    /// # Errors
-    /// Those of the file system; the copy is removed then.
-    pub fn run(mut self) -> std::io::Result<()> {
-        use std::os::unix::fs::PermissionsExt;
-        let file = std::fs::File::from(self.file.descriptor().try_clone()?);
-        file.set_permissions(std::fs::Permissions::from_mode(self.mode))?;
-        if let Some(modified) = self.modified {
-            let time = std::time::UNIX_EPOCH
-                + std::time::Duration::from_secs(u64::try_from(modified).unwrap_or_default());
-            file.set_modified(time)?;
+impl Relay {
+    /// Begins a copy, if the call asks for one; whether its file has to be waited for.
+    pub(super) fn needs_store(&mut self, exchange: &mut Exchange, res: &mut Resources) -> bool {
+        if self.store_settled {
+            return false;
         }
-        if let Some(parent) = self.path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        match std::fs::rename(self.file.path(), &self.path) {
-            Ok(()) => {
-                self.file.keep();
-                Ok(())
+        self.store_settled = true;
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else { return false };
+        let (Some(_), Some(temp)) = (&call.store, &call.conduct.temp_path) else { return false };
+        let folder = res.temporary_folder(temp);
+        match res.files.create_temporary(&folder) {
+            Ok(job) => {
+                res.jobs.insert(job, self.owner);
+                self.creating = Some(job);
+                self.state = State::Waiting;
+                true
             }
-            // Another file system: a copy beside the target, so that the name always is a whole file's.
-            Err(error) if error.kind() == std::io::ErrorKind::CrossesDevices => {
-                let mut beside = self.path.clone().into_os_string();
-                beside.push(format!(".{:010}", std::process::id()));
-                let beside = PathBuf::from(beside);
-                std::fs::copy(self.file.path(), &beside)?;
-                std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(self.mode))?;
-                std::fs::rename(&beside, &self.path)
+            Err(_) => {
+                exchange.log_upstream(
+                    &mut res.env,
+                    Level::Crit,
+                    format_args!("storing a response failed (no thread has time for it)"),
+                );
+                false
             }
-            Err(error) => Err(error),
         }
+    }
+
+    /// The file for the copy was created, or not: the response can do without.
+    pub(super) fn take_store(&mut self, completion: Completion, exchange: &mut Exchange, res: &mut Resources) {
+        match completion {
+            Completion::TemporaryCreated(Ok(file)) => self.store = Some(Store::new(file)),
+            Completion::TemporaryCreated(Err(error)) => {
+                let message = format_args!("creating a temporary file for a stored response failed ({error})");
+                exchange.log_upstream(&mut res.env, Level::Crit, message);
+            }
+            _ => {}
+        }
+        self.state = State::Choosing;
+    }
+
+    /// Only a complete 200 is kept.
+    pub(super) fn finish_store(&mut self, complete: bool, exchange: &mut Exchange, res: &mut Resources) {
+        let Some(store) = self.store.take() else { return };
+        let Some(passed) = &exchange.upstream else { return };
+        let Some(call) = &passed.call else { return };
+        let (Some(path), true) = (&call.store, complete && passed.response.status == Status::OK) else { return };
+        let modified = passed.response.fields.first(FieldName::LastModified).and_then(parse_http_date);
+        let path = PathBuf::from(OsStr::from_bytes(path));
+        let mode = call.conduct.store_access;
+        let failed = match store.finish() {
+            Ok(file) => match res.files.publish(Publication { file, path, mode, modified }) {
+                Ok(job) => {
+                    res.jobs.insert(job, self.owner);
+                    self.publishing = Some(job);
+                    return;
+                }
+                Err(_) => std::io::ErrorKind::ResourceBusy.into(),
+            },
+            Err(error) => error,
+        };
+        exchange.log_upstream(&mut res.env, Level::Crit, format_args!("storing a response failed ({failed})"));
     }
 }

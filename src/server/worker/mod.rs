@@ -203,6 +203,7 @@ impl Worker {
             self.take_handed(handed);
             self.take_commands();
         }
+        self.run_resumed();
         self.run_ready();
         self.end_rest();
         self.wake_late(fired);
@@ -212,7 +213,7 @@ impl Worker {
 
     /// How long the loop may wait for events.
     fn timeout(&mut self) -> Duration {
-        if !self.res.ready.is_empty() {
+        if !self.res.ready.is_empty() || !self.res.resumed.is_empty() {
             return Duration::ZERO;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -305,6 +306,13 @@ impl Worker {
             self.resting_until_ms = Some(0);
         }
         // Dropping the socket closes it, which takes it out of the poll as well.
+    }
+
+    /// Gives requests their turn whose relay has something new to look at.
+    fn run_resumed(&mut self) {
+        for key in std::mem::take(&mut self.res.resumed) {
+            self.turn(key, Client::on_upstream_event);
+        }
     }
 
     fn run_ready(&mut self) {

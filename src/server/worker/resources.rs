@@ -57,6 +57,10 @@ pub struct Resources {
     pub ready: VecDeque<ClientKey>,
     /// Who waits for which job of the pool.
     pub jobs: HashMap<JobId, ClientKey>,
+    /// Requests that wait for a place at one of their group's peers, in the order in which they came.
+    pub queued: VecDeque<ClientKey>,
+    /// Requests whose relay has something new to look at.
+    pub resumed: Vec<ClientKey>,
     /// Listening sockets by their number; gaps where one is gone.
     pub listeners: Vec<Option<Listener>>,
     /// The worker is winding down: no connection is kept alive.
@@ -91,6 +95,8 @@ impl Resources {
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
+            queued: VecDeque::new(),
+            resumed: Vec::new(),
             listeners: Vec::new(),
             quitting: false,
             discarded_head: RequestHead::default(),
