@@ -20,5 +20,5 @@ impl Group {
 }
 
 pub struct Keepalive { pub connections: u32, pub requests: u32, pub time_ms: u64, pub timeout_ms: u64 }
-impl Group { pub fn keepalive(&self)->Keepalive{ Keepalive{connections:32,requests:1000,time_ms:3600000,timeout_ms:60000} } }
+impl Group { pub fn keepalive(&self)->Keepalive{ Keepalive{connections:128,requests:1000,time_ms:3600000,timeout_ms:60000} } }
 impl Peer { pub fn safe_idle_ms(&self)->u64{1000} pub fn saw_idle_close(&self,_:u64){} }

@@ -115,8 +115,6 @@ modules_with_settings! {
     empty_gif,
     /// `add_header`, `add_trailer`, `expires`.
     headers,
-    /// stub
-    passstub,
     /// `map`.
     map,
     /// `access_log`, `log_format`, `error_log`.

@@ -24,6 +24,9 @@ use super::{Active, Client, ClientKey, Fate, State, Waiting};
 /// The client closed its connection before it was answered; nginx's number.
 const CLIENT_CLOSED: u16 = 499;
 
+/// Less than so many bytes may wait for the rest of a body whose length is known: one packet's worth.
+const POSTPONED_BYTES: usize = 1460;
+
 impl Client {
     /// Begins to pass the request on; the answer if there is one at once.
     pub fn begin_passing(&mut self, active: &mut Active, key: ClientKey, res: &mut Resources) -> Option<Answer> {
@@ -245,6 +248,9 @@ impl Client {
                         self.flags.reset |= output.is_until_close();
                         return Ok(Pumped::Broken);
                     }
+                    Fill::Waiting if relay.may_postpone(exchange) && self.postpone(res) => {
+                        return Ok(Pumped::Starved);
+                    }
                     Fill::Waiting => {
                         let sent = self.flags.gone || self.flush(res)?;
                         return Ok(if sent { Pumped::Starved } else { Pumped::Blocked });
@@ -278,6 +284,16 @@ impl Client {
             budget -= sent.min(budget);
         }
         Ok(Pumped::Done)
+    }
+
+    /// Keeps the little that was gathered until more of the body comes: upstreams often send a head and a short body in
+    /// two packets, which need not be two for the client as well. nginx does the same (`postpone_output`).
+    fn postpone(&mut self, res: &mut Resources) -> bool {
+        let little = self.unsent.len() + res.out.len() < POSTPONED_BYTES;
+        if little {
+            self.unsent.append(&mut res.out);
+        }
+        little
     }
 
     /// Sends or gathers some of what stands at the front; 0 if the socket takes nothing.

@@ -48,6 +48,9 @@ pub fn open(
     if matches!(address, PeerAddress::Inet(_)) {
         // A request's last segment must not wait for the peer's delayed acknowledgement.
         socket.set_tcp_nodelay(true)?;
+        if matches!(address, PeerAddress::Inet(address) if address.ip().is_loopback()) {
+            sys::set_loopback_congestion(&socket);
+        }
         if conduct.socket_keepalive {
             socket.set_keepalive(true)?;
         }

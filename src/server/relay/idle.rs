@@ -82,9 +82,10 @@ impl IdleConnections {
         }
         // What came while the response was served will bring no event of its own any more.
         let Some(link) = links.get(connection.link) else { return };
-        if link.readable || link.read_closed {
+        if link.read_closed || link.readable && !connection.is_silent() {
             return connection.close(links);
         }
+        link.readable = false;
         link.owner = Owner::Pool;
         let pool = self
             .pools

@@ -106,14 +106,15 @@ impl Links {
         self.slab.get_mut(key.index as usize).filter(|link| link.generation == key.generation)
     }
 
-    /// Notes what the poll reported; says whom to tell.
+    /// Notes what the poll reported; says whom to tell. Nobody is told that an idle connection has room: the poll says
+    /// so again whenever a packet came, even if what came with it was read before.
     pub fn note(&mut self, key: LinkKey, event: &mio::event::Event) -> Option<Owner> {
         let link = self.get(key)?;
         let closed = event.is_read_closed() || event.is_error();
         link.readable |= event.is_readable() || closed;
         link.writable |= event.is_writable() || event.is_error();
         link.read_closed |= closed;
-        Some(link.owner)
+        (link.owner != Owner::Pool || link.readable).then_some(link.owner)
     }
 
     /// How many there are.

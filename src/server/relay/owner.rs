@@ -38,6 +38,14 @@ impl Relay {
             && matches!(self.outbound.next(&call.body, &exchange.request_body), Next::Starved)
     }
 
+    /// Whether what has come of the response may wait for the rest: it is neither a stream of events nor of unknown
+    /// length.
+    pub fn may_postpone(&self, exchange: &Exchange) -> bool {
+        exchange.upstream.as_ref().is_some_and(|passed| {
+            passed.length.is_some() && passed.call.as_ref().is_some_and(|call| call.buffering)
+        })
+    }
+
     /// Whether the upstream is let go when the client goes.
     pub fn ends_with_client(&self) -> bool {
         !self.ignores_client

@@ -291,17 +291,21 @@ impl Relay {
                 if self.inbound.needs_memory() {
                     self.inbound.set_memory(res.env.scratch());
                 }
-                let most = room.min(usize::try_from(left).unwrap_or(usize::MAX));
+                // One byte more than is expected: that it does not come tells that the socket is empty.
+                let left = usize::try_from(left).unwrap_or(usize::MAX);
+                let most = room.min(left.saturating_add(1));
                 let memory = self.inbound.memory();
                 let result = receive_direct(run, memory, most, res);
                 if let Ok(Some(count)) = result {
-                    run.connection.wire.skip(count as u64);
-                    run.body += count as u64;
+                    let excess = count.saturating_sub(left);
+                    memory.truncate(memory.len() - excess);
+                    run.connection.wire.skip((count - excess) as u64);
+                    run.body += (count - excess) as u64;
                     run.received += count as u64;
                     run.moved_ms = now_ms;
                     if count > 0 {
                         // The machine says whether that was all.
-                        self.take_body(b"", sink, exchange, res);
+                        self.take_body(&[0][..excess], sink, exchange, res);
                     }
                 }
                 result
