@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::message::{Fields, ResponseHead, Status};
 
+use super::modules::passing::PassUrl;
 use super::modules::request_body::TempPath;
 
 /// An address as the configuration or a variable names it.
@@ -179,6 +180,8 @@ pub struct Call {
     pub buffering: bool,
     /// Whether 103 responses are passed to the client.
     pub early_hints: bool,
+    /// Whether trailers of the response are passed to the client.
+    pub pass_trailers: bool,
     /// Bytes per second read from the upstream; 0 for no limit.
     pub limit_rate: u64,
     /// The address to connect from.
@@ -246,11 +249,21 @@ pub struct Passed {
     pub trailers: Fields,
     /// What made the last call fail, if it did.
     pub error: Option<&'static str>,
+    /// The address that variables gave for the call.
+    pub computed: Option<PassUrl>,
     /// Recycled memory for the next call's head.
     pub spare: Vec<u8>,
 }
 
 impl Passed {
+    /// Forgets the call before, but not its tries, and gives its memory for the next call's head.
+    pub fn begin_call(&mut self) -> Vec<u8> {
+        let attempts = std::mem::take(&mut self.attempts);
+        self.clear();
+        self.attempts = attempts;
+        std::mem::take(&mut self.spare)
+    }
+
     /// Gets ready for another request, keeping the memory.
     pub fn clear(&mut self) {
         if let Some(call) = self.call.take() {
@@ -264,5 +277,6 @@ impl Passed {
         self.attempts.clear();
         self.trailers.clear();
         self.error = None;
+        self.computed = None;
     }
 }
