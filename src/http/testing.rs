@@ -326,8 +326,7 @@ impl World {
             head: String::from_utf8_lossy(&call.head).into_owned(),
             body: String::from_utf8_lossy(&body).into_owned(),
         });
-        let mut attempt =
-            Attempt { address: address.as_str().into(), after_redirect, ..Attempt::default() };
+        let mut attempt = Attempt { address: address.as_str().into(), after_redirect, ..Attempt::default() };
         let outcome = match answer {
             None => panic!("no upstream is expected to be asked"),
             Some(Upstream::Failure(failure)) => {
@@ -355,8 +354,7 @@ impl World {
 
     fn answer(&mut self, wire: &mut Connection, exchange: &mut Exchange) -> Reply {
         let site = self.site.clone();
-        self.answered_call =
-            exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref()).map(copy_of);
+        self.answered_call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref()).map(copy_of);
         let mut head = Vec::new();
         let options = RespondOptions {
             date: self.env.dates.http_date(),
@@ -496,7 +494,12 @@ fn address_of(call: &Call) -> String {
 }
 
 fn asked_by(call: &Call) -> Asked {
-    Asked { head: call.is_head, upgrade: call.asks_upgrade, connect: false, head_bytes: call.conduct.buffer_size }
+    Asked {
+        head: call.is_head,
+        upgrade: call.asks_upgrade,
+        connect: false,
+        head_bytes: call.conduct.buffer_size,
+    }
 }
 
 fn copy_of(call: &Call) -> Call {

@@ -159,12 +159,7 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    [
-        core_variables::VARIABLES,
-        connection_variables::VARIABLES,
-        headers::VARIABLES,
-        proxy::VARIABLES,
-    ]
-    .into_iter()
-    .flatten()
+    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES, proxy::VARIABLES]
+        .into_iter()
+        .flatten()
 }

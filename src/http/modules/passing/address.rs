@@ -116,10 +116,7 @@ fn rooted(uri: &[u8]) -> Box<[u8]> {
 fn parse_port(text: &[u8]) -> Result<u16, &'static str> {
     let is_decimal = !text.is_empty() && text.len() <= 9 && text.iter().all(u8::is_ascii_digit);
     let number = if is_decimal { crate::base::ascii::parse_u64(text) } else { None };
-    number
-        .and_then(|number| u16::try_from(number).ok())
-        .filter(|port| *port != 0)
-        .ok_or("invalid port")
+    number.and_then(|number| u16::try_from(number).ok()).filter(|port| *port != 0).ok_or("invalid port")
 }
 
 /// Reads an address that variables gave.

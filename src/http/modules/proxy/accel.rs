@@ -1,6 +1,6 @@
 //! `X-Accel-*`: what an upstream asks of us in its response.
 
-use crate::base::ascii::{parse_u64, starts_with_ignore_case};
+use crate::base::ascii::parse_u64;
 use crate::base::level::Level;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
@@ -25,35 +25,28 @@ pub struct Accel {
     pub charset: Option<Span>,
 }
 
-const PREFIX: &[u8] = b"X-Accel-";
-
 impl Accel {
     /// What the fields ask for, without what the configuration ignores.
     pub fn read(fields: &Fields, ignore: u32) -> Accel {
         let mut accel = Accel::default();
-        let asks = fields.list().iter().filter(|field| field.id == FieldName::Other);
-        for field in asks {
-            let name = fields.get(field.name);
-            if !starts_with_ignore_case(name, PREFIX) {
-                continue;
-            }
+        let heeds = |bit: u32| ignore & bit == 0;
+        for field in fields.list() {
             let value = fields.get(field.value);
-            let heeds = |bit: u32| ignore & bit == 0;
-            match name[PREFIX.len()..].to_ascii_lowercase().as_slice() {
-                b"redirect" if heeds(ignored::REDIRECT) => {
+            match field.id {
+                FieldName::XAccelRedirect if heeds(ignored::REDIRECT) => {
                     accel.redirect.get_or_insert(field.value);
                 }
-                b"limit-rate" if heeds(ignored::LIMIT_RATE) => {
+                FieldName::XAccelLimitRate if heeds(ignored::LIMIT_RATE) => {
                     accel.limit_rate = parse_u64(value).or(accel.limit_rate);
                 }
-                b"buffering" if heeds(ignored::BUFFERING) => {
+                FieldName::XAccelBuffering if heeds(ignored::BUFFERING) => {
                     if value.eq_ignore_ascii_case(b"yes") {
                         accel.buffering = Some(true);
                     } else if value.eq_ignore_ascii_case(b"no") {
                         accel.buffering = Some(false);
                     }
                 }
-                b"charset" if heeds(ignored::CHARSET) => accel.charset = Some(field.value),
+                FieldName::XAccelCharset if heeds(ignored::CHARSET) => accel.charset = Some(field.value),
                 _ => {}
             }
         }

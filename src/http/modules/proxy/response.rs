@@ -66,7 +66,6 @@ fn copy_head(exchange: &mut Exchange, context: &mut Context, settings: &Settings
         switched: passed.switched,
         nominates: members(passed.response.fields.all(FieldName::Connection))
             .any(|member| !is_usual_member(member)),
-        has_redirects: true,
         has_cookies: cookies::has_rules(settings),
         charset: accel.charset,
     };
@@ -123,7 +122,6 @@ fn settle_call(
 struct Lines {
     switched: bool,
     nominates: bool,
-    has_redirects: bool,
     has_cookies: bool,
     charset: Option<Span>,
 }
@@ -172,11 +170,11 @@ fn copy_lines(exchange: &mut Exchange, context: &mut Context, settings: &Setting
                 exchange.response.fields.push_known(FieldName::SetCookie, &value);
             }
             FieldName::AcceptRanges if settings.force_ranges => {}
-            FieldName::Other if lines.has_redirects && name.eq_ignore_ascii_case(b"Refresh") => {
+            FieldName::Refresh => {
                 value.clear();
                 value.extend_from_slice(text);
                 redirects::rewrite_refresh(exchange, context, settings, &mut value);
-                exchange.response.fields.push(b"Refresh", &value);
+                exchange.response.fields.push_known(FieldName::Refresh, &value);
             }
             _ => response.fields.push(name, text),
         }

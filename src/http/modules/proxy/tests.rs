@@ -1,7 +1,7 @@
 //! What upstreams get, and what clients get of their answers.
 
-use crate::http::testing::{Reply, World, complaints};
-use crate::http::upstream_call::{CallBody, PassAddress, Target, conditions};
+use crate::http::testing::{Reply, World};
+use crate::http::upstream_call::{CallBody, PassAddress, Target};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -68,7 +68,7 @@ fn the_uri_is_the_client_s_unless_something_replaces_it() {
 #[test]
 fn variables_never_break_the_request_line() {
     let location = "location / { set $v b; proxy_pass http://$v$arg_u; }";
-    assert_eq!(uri_of("location ~ /(.*) { set $v b; proxy_pass http://$v/$1; }", "/a%20b%0d%0aX"), "GET /a%20b%0D%0AX HTTP/1.1");
+    assert_eq!(uri_of("location ~ (?s)/(.*) { set $v b; proxy_pass http://$v/$1; }", "/a%20b%0d%0aX"), "GET /a%20b%0D%0AX HTTP/1.1");
     assert_eq!(uri_of(location, "/?u=/x%20y"), "GET /x%20y HTTP/1.1");
 }
 
@@ -109,8 +109,8 @@ fn an_empty_host_is_that_of_the_address() {
 #[test]
 fn no_value_writes_lines_of_its_own() {
     let mut world =
-        server("location ~ ^/(.*)$ { proxy_pass http://b; proxy_set_header X-A $1; proxy_set_header Host $1; }");
-    world.upstream(OK).get("/a%0d%0aInjected:%201%00");
+        server("location ~ (?s)^/(.*)$ { proxy_pass http://b; proxy_set_header X-A $1; proxy_set_header Host $1; }");
+    world.upstream(OK).get("/a%0d%0aInjected:%201%0a");
     assert_eq!(world.calls[0].lines(), ["Host: a  Injected: 1 ", "X-A: a  Injected: 1 "]);
 }
 
@@ -220,8 +220,10 @@ fn the_method_may_be_another() {
     assert!(!call.call.is_head && !call.call.idempotent);
     world.upstream("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n").get("/?m=HEAD");
     assert!(world.calls[0].call.is_head);
-    let reply = world.get("/?m=a%20b");
-    assert_eq!((reply.status, world.calls.len()), (500, 0));
+    let mut world = server("location ~ /(.*) { proxy_pass http://b; proxy_method $1; }");
+    let reply = world.get("/a%20b");
+    let expected = ["[error] the method of a request to an upstream is no token"];
+    assert_eq!((reply.status, reply.log_texts()), (500, expected.to_vec()));
 }
 
 #[test]
