@@ -46,6 +46,12 @@ fn chosen_page<'a>(exchange: &mut Exchange, context: &Context<'a>, status: Statu
     settings.pages.iter().find(|page| page.statuses.contains(&status.0))
 }
 
+/// Whether the request's scope has an `error_page` for this status (`proxy_intercept_errors` applies to those alone).
+pub fn has_page(exchange: &Exchange, context: &Context, status: Status) -> bool {
+    let settings = &context.site.settings(exchange.location).error_pages;
+    settings.pages.iter().any(|page| page.statuses.contains(&status.0))
+}
+
 fn follow_page(exchange: &mut Exchange, context: &mut Context, page: &ErrorPage) -> Flow {
     match page.overwrite {
         Some(Status(0)) => exchange.error_status = None,

@@ -141,6 +141,8 @@ pub struct Exchange {
     pub sent_trailers: Fields,
     /// The request body, where one was read.
     pub request_body: RequestBody,
+    /// Bytes of the body that was read.
+    pub request_body_length: u64,
     /// The status that `error_page` keeps or sets; wins over the handler's.
     pub error_status: Option<Status>,
     /// Whether an `error_page` was followed already.
@@ -204,6 +206,7 @@ impl Exchange {
             variable_depth: 0,
             sent_trailers: Fields::default(),
             request_body: RequestBody::Unread,
+            request_body_length: 0,
             error_status: None,
             in_error_page: false,
             keep_alive: true,
@@ -250,6 +253,7 @@ impl Exchange {
         self.variable_depth = 0;
         self.sent_trailers.clear();
         self.request_body = RequestBody::Unread;
+        self.request_body_length = 0;
         self.error_status = None;
         self.in_error_page = false;
         self.keep_alive = true;

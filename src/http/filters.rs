@@ -7,7 +7,7 @@
 //! 4. `ranges`: cuts the body last, because ranges count bytes of what is sent.
 //! 5. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
-use crate::message::Status;
+use crate::message::{FieldName, Status};
 
 use super::context::Context;
 use super::exchange::Exchange;
@@ -33,8 +33,12 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
     status
 }
 
-/// `Server`, as `server_tokens` says.
+/// `Server`, as `server_tokens` says; an upstream's that is passed on stays alone.
 fn set_server(exchange: &mut Exchange, context: &mut Context) {
+    if exchange.response.fields.list().iter().any(|field| field.id == FieldName::Server) {
+        exchange.response.server = None;
+        return;
+    }
     let site = context.site;
     let tokens = &site.settings(exchange.location).core.server_tokens;
     exchange.response.server = match tokens.as_literal() {

@@ -20,6 +20,10 @@
 //!         /// Another directive that sets the same field.
 //!         "x" for indexes: Indexes, HTTP, Arity::exactly(1), default "", with set_x;
 //!     }
+//!     frozen {
+//!         /// What is made of the fields, which the expression sees by their names, when the settings freeze.
+//!         plan: Plan = Plan::of(&indexes);
+//!     }
 //!     plain {
 //!         /// A directive that has no field of its own.
 //!         "map" HTTP, Arity::exactly(2).block(), default "", set_map;
@@ -56,6 +60,12 @@ macro_rules! http_settings {
                     default $also_default:literal, $also_how:ident $also_set:expr;
             )*
         })?
+        $(frozen {
+            $(
+                $(#[doc = $frozen_doc:literal])+
+                $frozen_field:ident : $frozen_type:ty = $frozen:expr;
+            )*
+        })?
         $(plain {
             $(
                 $(#[doc = $plain_doc:literal])+
@@ -69,6 +79,7 @@ macro_rules! http_settings {
         pub struct Settings {
             $($(#[doc = $doc])+ pub $field: $type,)*
             $($($(#[doc = $value_doc])+ pub $value_field: $value_type,)*)?
+            $($($(#[doc = $frozen_doc])+ pub $frozen_field: $frozen_type,)*)?
         }
 
         /// The module's settings of one scope while the configuration is read: unset fields are `None`.
@@ -90,9 +101,13 @@ macro_rules! http_settings {
             }
 
             fn freeze(&self) -> Settings {
+                $(let $field = self.$field.clone().unwrap_or_else(|| $default);)*
+                $($(let $value_field = self.$value_field.clone().unwrap_or_else(|| $value_default);)*)?
+                $($(let $frozen_field = $frozen;)*)?
                 Settings {
-                    $($field: self.$field.clone().unwrap_or_else(|| $default),)*
-                    $($($value_field: self.$value_field.clone().unwrap_or_else(|| $value_default),)*)?
+                    $($field,)*
+                    $($($value_field,)*)?
+                    $($($frozen_field,)*)?
                 }
             }
         }

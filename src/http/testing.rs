@@ -10,7 +10,7 @@
 //! written by the real wire machine.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,8 +19,10 @@ use crate::base::clock::{Now, RenderedDates};
 use crate::base::log::LogQueue;
 use crate::conf::files::MemoryFiles;
 use crate::conf::render;
-use crate::message::{Fields, RequestHead, ResponseFraming};
-use crate::proto::h1::{Connection, Event, HeadLimits, RespondOptions};
+use crate::message::{Fields, RequestHead, ResponseFraming, Status};
+use crate::proto::h1::{
+    Asked, Connection, Event, HeadLimits, RespondOptions, ResponseEvent, ResponseLimits, ResponseReader,
+};
 
 use super::body::Body;
 use super::build::{BuildOptions, Built, build};
@@ -33,6 +35,7 @@ use super::file::{
 use super::flow::{Answer, Need, Step};
 use super::modules::headers;
 use super::site::{AddressId, SiteHandle};
+use super::upstream_call::{Attempt, Call, CallBody, Passed, Protocol, Target, UpstreamFailure};
 
 /// The time that it is: Tue, 14 Nov 2023 22:13:20 GMT.
 pub const NOW: i64 = 1_700_000_000;
@@ -59,8 +62,45 @@ pub struct World {
     pub notes: Vec<String>,
     /// Paths that were asked for by the last request, each with what was wanted.
     pub lookups: Vec<(String, Want)>,
+    /// What the last request passed on, oldest first.
+    pub calls: Vec<PassedOn>,
+    /// The call of the last request as it stood when the response began.
+    pub answered_call: Option<Call>,
+    /// What upstreams say to the next requests that are passed on.
+    answers: VecDeque<Upstream>,
     site: SiteHandle,
     nodes: HashMap<Vec<u8>, Node>,
+}
+
+/// What an upstream says.
+enum Upstream {
+    /// A whole response, as it comes by wire.
+    Response(Vec<u8>),
+    /// Nothing of use.
+    Failure(UpstreamFailure),
+}
+
+/// A request as an upstream gets it.
+#[derive(Debug)]
+pub struct PassedOn {
+    /// The call, without its head.
+    pub call: Call,
+    /// Its head.
+    pub head: String,
+    /// The body behind it; of one that streams, nothing.
+    pub body: String,
+}
+
+impl PassedOn {
+    /// The lines of the head but the first.
+    pub fn lines(&self) -> Vec<&str> {
+        self.head.trim_end_matches("\r\n").split("\r\n").skip(1).collect()
+    }
+
+    /// The first line.
+    pub fn request_line(&self) -> &str {
+        self.head.split("\r\n").next().unwrap_or("")
+    }
 }
 
 /// What came back.
@@ -160,6 +200,9 @@ impl World {
             local: address("198.51.100.1:80"),
             notes,
             lookups: Vec::new(),
+            calls: Vec::new(),
+            answered_call: None,
+            answers: VecDeque::new(),
             site: SiteHandle::new(Arc::new(site)),
             nodes: HashMap::from([(b"/".to_vec(), Node::Directory)]),
         }
@@ -212,6 +255,7 @@ impl World {
     /// Sends a request as it is and returns the answer.
     pub fn send(&mut self, request: &str) -> Reply {
         self.lookups.clear();
+        self.calls.clear();
         self.env.logs.clear();
         let mut wire = Connection::new();
         let mut head = RequestHead::default();
@@ -244,17 +288,73 @@ impl World {
                 Step::Need(Need::File(want)) => Answer::File(self.look(&exchange.path, want)),
                 Step::Need(Need::Directory) => Answer::Directory(self.list(&exchange.path)),
                 Step::Need(Need::RequestBody) => {
-                    exchange.request_body = RequestBody::Memory(read_body(&mut wire, &mut input));
+                    let body = read_body(&mut wire, &mut input);
+                    exchange.request_body_length = body.len() as u64;
+                    exchange.request_body = RequestBody::Memory(body);
                     Answer::RequestBody(Ok(()))
                 }
+                Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
             };
             step = exchange.step(&mut self.env, Some(answer));
         }
         panic!("{request:?} has no end");
     }
 
+    /// What the next upstream answers, as it comes by wire.
+    pub fn upstream(&mut self, response: &str) -> &mut World {
+        self.answers.push_back(Upstream::Response(response.into()));
+        self
+    }
+
+    /// Makes the next request that is passed on fail.
+    pub fn upstream_fails(&mut self, token: &'static str, status: u16) -> &mut World {
+        self.answers.push_back(Upstream::Failure(UpstreamFailure { token, status: Status(status) }));
+        self
+    }
+
+    /// Plays the relay, with one try that takes 7 ms to connect, 5 ms more to the head, and 8 ms more in all.
+    fn pass_on(&mut self, exchange: &mut Exchange) -> Result<(), UpstreamFailure> {
+        let answer = self.answers.pop_front();
+        let body = read_call_body(exchange);
+        let Some(passed) = exchange.upstream.as_deref_mut() else { panic!("nothing to pass on") };
+        let after_redirect = !passed.attempts.is_empty();
+        let Some(call) = passed.call.as_ref() else { panic!("nothing to pass on") };
+        let (address, asked) = (address_of(call), asked_by(call));
+        let sent = (call.head.len() + body.len()) as u64;
+        self.calls.push(PassedOn {
+            call: copy_of(call),
+            head: String::from_utf8_lossy(&call.head).into_owned(),
+            body: String::from_utf8_lossy(&body).into_owned(),
+        });
+        let mut attempt = Attempt { address: address.as_str().into(), after_redirect, ..Attempt::default() };
+        let outcome = match answer {
+            None => panic!("no upstream is expected to be asked"),
+            Some(Upstream::Failure(failure)) => {
+                attempt.status = failure.status.0;
+                attempt.response_ms = Some(20);
+                attempt.token = Some(failure.token);
+                passed.error = Some(failure.token);
+                Err(failure)
+            }
+            Some(Upstream::Response(bytes)) => {
+                let length = read_response(passed, asked, &bytes);
+                attempt.status = passed.response.status.0;
+                attempt.connect_ms = Some(7);
+                attempt.header_ms = Some(12);
+                attempt.response_ms = Some(20);
+                attempt.response_length = length;
+                attempt.bytes_received = bytes.len() as u64;
+                attempt.bytes_sent = sent;
+                Ok(())
+            }
+        };
+        passed.attempts.push(attempt);
+        outcome
+    }
+
     fn answer(&mut self, wire: &mut Connection, exchange: &mut Exchange) -> Reply {
         let site = self.site.clone();
+        self.answered_call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref()).map(copy_of);
         let mut head = Vec::new();
         let options = RespondOptions {
             date: self.env.dates.http_date(),
@@ -262,12 +362,15 @@ impl World {
             keep_alive_header: None,
             chunked_allowed: site.settings(exchange.location).core.chunked_transfer_encoding,
             trailers_expected: false,
-            upgrade: false,
+            upgrade: exchange.upstream.as_ref().is_some_and(|passed| passed.switched),
         };
         let framing = wire.respond(&exchange.response, &options, &mut head);
         let mut body = Vec::new();
         if framing != ResponseFraming::None {
-            append_body(&exchange.body, &mut body);
+            match (&exchange.body, &exchange.upstream) {
+                (Body::Upstream(_), Some(passed)) => body.extend_from_slice(&passed.spare),
+                (other, _) => append_body(other, &mut body),
+            }
         }
         let mut trailers = Fields::default();
         if framing == ResponseFraming::Streamed {
@@ -374,9 +477,84 @@ fn read_body(wire: &mut Connection, input: &mut &[u8]) -> Vec<u8> {
     }
 }
 
+fn read_call_body(exchange: &Exchange) -> Vec<u8> {
+    let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+    match (call.map(|call| &call.body), &exchange.request_body) {
+        (Some(CallBody::Bytes(bytes)), _) => bytes.clone(),
+        (Some(CallBody::Read), RequestBody::Memory(bytes)) => bytes.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn address_of(call: &Call) -> String {
+    match &call.target {
+        Target::Fixed(id) => format!("192.0.2.{}:80", 10 + id.0),
+        Target::Computed(address) => format!("{address:?}"),
+    }
+}
+
+fn asked_by(call: &Call) -> Asked {
+    Asked {
+        head: call.is_head,
+        upgrade: call.asks_upgrade,
+        connect: false,
+        head_bytes: call.conduct.buffer_size,
+    }
+}
+
+fn copy_of(call: &Call) -> Call {
+    Call {
+        target: call.target.clone(),
+        conduct: call.conduct.clone(),
+        protocol: call.protocol,
+        head: Vec::new(),
+        body: call.body.clone(),
+        is_head: call.is_head,
+        asks_upgrade: call.asks_upgrade,
+        idempotent: call.idempotent,
+        keep_alive: call.keep_alive,
+        buffering: call.buffering,
+        early_hints: call.early_hints,
+        pass_trailers: call.pass_trailers,
+        limit_rate: call.limit_rate,
+        local_address: call.local_address,
+        store: call.store.clone(),
+        hash_key: call.hash_key.clone(),
+        sticky: call.sticky.clone(),
+    }
+}
+
+/// Reads a whole response by the real machine; its body is put where the call's memory was spared.
+fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
+    debug_assert!(passed.call.as_ref().is_none_or(|call| call.protocol == Protocol::Http1));
+    let mut reader = ResponseReader::new(ResponseLimits::default());
+    reader.begin(asked);
+    let mut input = bytes;
+    let mut body = Vec::new();
+    loop {
+        match reader.read(&mut input, &mut passed.response).expect("a response") {
+            ResponseEvent::NeedMore | ResponseEvent::End => break,
+            ResponseEvent::Interim => {}
+            ResponseEvent::Head(facts) => {
+                passed.switched = facts.switched;
+                passed.minor = facts.http_minor;
+                passed.length = match facts.framing {
+                    ResponseFraming::None => Some(0),
+                    ResponseFraming::Length(length) => Some(length),
+                    ResponseFraming::Streamed | ResponseFraming::UntilClose => None,
+                };
+            }
+            ResponseEvent::Body(bytes) => body.extend_from_slice(bytes),
+            ResponseEvent::Trailers => reader.trailers(&mut passed.trailers),
+        }
+    }
+    passed.spare = body;
+    passed.spare.len() as u64
+}
+
 fn append_body(body: &Body, out: &mut Vec<u8>) {
     match body {
-        Body::Empty => {}
+        Body::Empty | Body::Upstream(_) => {}
         Body::Static(bytes) => out.extend_from_slice(bytes),
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::File(range) => {

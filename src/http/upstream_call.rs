@@ -19,6 +19,7 @@ use crate::message::{Fields, ResponseHead, Status};
 use super::body::Body;
 use super::context::Env;
 use super::exchange::Exchange;
+use super::modules::passing::PassUrl;
 use super::modules::request_body::TempPath;
 
 /// An address as the configuration or a variable names it.
@@ -253,11 +254,21 @@ pub struct Passed {
     pub trailers: Fields,
     /// What made the last call fail, if it did.
     pub error: Option<&'static str>,
+    /// The address that variables gave for the call.
+    pub computed: Option<PassUrl>,
     /// Recycled memory for the next call's head.
     pub spare: Vec<u8>,
 }
 
 impl Passed {
+    /// Forgets the call before, but not its tries, and gives its memory for the next call's head.
+    pub fn begin_call(&mut self) -> Vec<u8> {
+        let attempts = std::mem::take(&mut self.attempts);
+        self.clear();
+        self.attempts = attempts;
+        std::mem::take(&mut self.spare)
+    }
+
     /// Gets ready for another request, keeping the memory.
     pub fn clear(&mut self) {
         if let Some(call) = self.call.take() {
@@ -271,6 +282,7 @@ impl Passed {
         self.attempts.clear();
         self.trailers.clear();
         self.error = None;
+        self.computed = None;
     }
 }
 

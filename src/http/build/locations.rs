@@ -210,6 +210,10 @@ pub fn freeze(builder: &mut Builder, draft: &mut LocationDraft, around: &Merged,
         let core = draft.drafts.core.get_or_insert_default();
         core.handler.get_or_insert(around.settings.core.handler);
     }
+    if matches!(draft.reach, Reach::LimitExcept(_)) && around.settings.core.passes_on {
+        let core = draft.drafts.core.get_or_insert_default();
+        core.handler.get_or_insert(around.settings.core.handler);
+    }
     let merged = std::mem::take(&mut draft.drafts).merge(around);
     freeze_as(builder, draft.id, &draft.head, merged, server, &mut draft.children);
 }

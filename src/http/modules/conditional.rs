@@ -2,6 +2,7 @@
 //! nginx's order and with its leniency.
 
 use crate::base::clock::parse_http_date;
+use crate::http::body::Body;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::message::{FieldName, Status, if_match, if_none_match};
@@ -10,7 +11,8 @@ use super::core::IfModifiedSince;
 
 /// Turns a 200 into a 304 where the client has the content already; 412 where a precondition fails.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
-    if exchange.response.status != Status::OK {
+    // What an upstream answers, it answers with the client's conditions before it.
+    if exchange.response.status != Status::OK || matches!(exchange.body, Body::Upstream(_)) {
         return None;
     }
     let head = &exchange.head;
@@ -68,5 +70,5 @@ fn make_not_modified(exchange: &mut Exchange) {
     response.accept_ranges = false;
     response.fields.remove(b"Content-Encoding");
     exchange.allow_ranges = false;
-    exchange.body = crate::http::body::Body::Empty;
+    exchange.body = Body::Empty;
 }

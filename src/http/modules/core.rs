@@ -115,6 +115,8 @@ settings! {
         auto_redirect: bool = false, own;
         /// The location's own content handler.
         handler: Option<Handler> = None, own;
+        /// Whether that handler passes requests on: then it is also that of the location's `limit_except`.
+        passes_on: bool = false, own;
     }
     fields {
         /// Whether redirects carry scheme and host.

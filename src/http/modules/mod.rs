@@ -16,6 +16,7 @@ use super::variables::VariableEntry;
 pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
+pub mod passing;
 pub mod ranges;
 #[cfg(test)]
 mod variable_tests;
@@ -115,6 +116,8 @@ modules_with_settings! {
     empty_gif,
     /// `add_header`, `add_trailer`, `expires`.
     headers,
+    /// `proxy_pass` and what goes with it.
+    proxy,
     /// `map`.
     map,
     /// `access_log`, `log_format`, `error_log`.
@@ -126,7 +129,9 @@ pub fn outermost_drafts(builder: &mut Builder) -> Drafts {
     let mut drafts = Drafts::default();
     drafts.core.get_or_insert_default().root = Some(core::Root::default_below(&builder.prefix));
     drafts.request_body.get_or_insert_default().temp_path =
-        Some(Some(request_body::TempPath::default_below(&builder.prefix)));
+        Some(Some(request_body::TempPath::default_below(&builder.prefix, "client_body_temp")));
+    drafts.proxy.get_or_insert_default().temp_path =
+        Some(Some(request_body::TempPath::default_below(&builder.prefix, "proxy_temp")));
     drafts
 }
 
@@ -138,6 +143,14 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
             builder.diagnostics.push(Diagnostic::warning(message).at(span).within(include));
         }
     }
+    if let Some(own) = &drafts.proxy {
+        proxy::check(builder, own, &around.proxy);
+        if let Some((span, include)) = proxy::hidden_headers(own, &around.proxy) {
+            let message = "this \"proxy_set_header\" makes those of the outer level disappear here; repeat the ones \
+                           that are still wanted";
+            builder.diagnostics.push(Diagnostic::warning(message).at(span).within(include));
+        }
+    }
     let rules = drafts.access.as_ref().and_then(|own| own.rules.as_ref());
     if let Some((span, include)) = rules.and_then(access::Rules::pointless_allow) {
         builder.diagnostics.push(Diagnostic::warning(access::POINTLESS_ALLOW).at(span).within(include));
@@ -146,5 +159,7 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES].into_iter().flatten()
+    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES, proxy::VARIABLES]
+        .into_iter()
+        .flatten()
 }

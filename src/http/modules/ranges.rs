@@ -12,6 +12,7 @@ use crate::message::{FieldName, RangeRequest, Status, Version, if_range_is_etag,
 /// Cuts the ranges that the client asks for; 416 if the content has none of them.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
     if !exchange.allow_ranges
+        || matches!(exchange.body, Body::Upstream(_))
         || exchange.response.status != Status::OK
         || exchange.head.version < Version::Http10
     {

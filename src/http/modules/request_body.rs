@@ -36,9 +36,9 @@ pub struct TempPath {
 }
 
 impl TempPath {
-    /// `client_body_temp`, below the folder that relative paths begin in.
-    pub fn default_below(prefix: &str) -> TempPath {
-        TempPath { path: format!("{prefix}client_body_temp").into(), levels: [0; 3] }
+    /// The folder `name` below the one that relative paths begin in.
+    pub fn default_below(prefix: &str, name: &str) -> TempPath {
+        TempPath { path: format!("{prefix}{name}").into(), levels: [0; 3] }
     }
 }
 

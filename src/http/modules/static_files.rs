@@ -303,7 +303,8 @@ impl Exchange {
         }
         let strict = settings.core.strict;
         let media_type = settings.types.of_path(&self.uri, strict);
-        if !media_type.is_empty() {
+        // The type that an upstream gave with `X-Accel-Redirect` holds.
+        if !media_type.is_empty() && response.content_type.is_none() {
             response.set_content_type(media_type);
         }
         self.allow_ranges = true;

@@ -169,6 +169,7 @@ impl Client {
             return self.body_read(Err(Status::INTERNAL_SERVER_ERROR), key, res);
         }
         if reader.ended && !matches!(reader.file, FileState::Creating) {
+            active.exchange.request_body_length = reader.length;
             let (body, file) = reader.take_body();
             active.exchange.request_body = body;
             active.body_file = file;

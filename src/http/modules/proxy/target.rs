@@ -1,0 +1,201 @@
+//! Where a request goes and with which URI: `proxy_pass`.
+
+use std::sync::Arc;
+
+use crate::base::ascii::HEX_UPPER;
+use crate::base::level::Level;
+use crate::base::percent::{self, Escape};
+use crate::conf::context::Context as Place;
+use crate::conf::directive::{Call, Complaint};
+use crate::conf::template::Template;
+use crate::http::build::Scope;
+use crate::http::context::Context;
+use crate::http::exchange::Exchange;
+use crate::http::modules::passing::{PassUrl, computed_address, parse_address, set_handler};
+use crate::http::site::LocationKind;
+use crate::http::upstream_call::{PassId, Target};
+use crate::message::Status;
+
+use super::handler;
+use super::redirects::Rule;
+
+/// Where `proxy_pass` may stand.
+pub const PASS: Place = Place::LOCATION.union(Place::IF_LOCATION).union(Place::LIMIT_EXCEPT);
+
+/// The protocol's usual port.
+pub const DEFAULT_PORT: u16 = 80;
+
+/// What `proxy_pass` says.
+#[derive(Clone, Debug)]
+pub enum Pass {
+    /// An address.
+    Fixed(Arc<FixedPass>),
+    /// What variables say at each request.
+    Computed(Template),
+}
+
+/// A `proxy_pass` without variables.
+#[derive(Debug)]
+pub struct FixedPass {
+    /// The group of the address.
+    pub id: PassId,
+    /// The address and its URI.
+    pub url: PassUrl,
+    /// Bytes of the URI that the URI of the address takes the place of: the location's name.
+    pub replaced: usize,
+    /// What `proxy_redirect default` does.
+    pub default_redirect: Rule,
+}
+
+const NO_URI_HERE: &str = "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside \
+                           named location, or inside \"if\" statement, or inside \"limit_except\" block";
+
+/// Reads `proxy_pass`, and makes the location one that passes requests on.
+pub(super) fn read(scope: &mut Scope, call: &Call) -> Result<Option<Pass>, Complaint> {
+    let word = call.arg(0);
+    let template = scope.builder.template(word)?;
+    set_handler(scope, handler::handle);
+    let Some(text) = template.as_literal() else { return Ok(Some(Pass::Computed(template))) };
+    let rest = match split_scheme(text) {
+        Scheme::Http(rest) => rest,
+        Scheme::Https => {
+            let message = "\"https://\" in \"proxy_pass\" is known to nginx but not built into thalweg yet";
+            return Err(Complaint::new(message).at(word).help("TLS to upstreams comes later"));
+        }
+        Scheme::Unknown => return Err(Complaint::new("invalid URL prefix").at(word)),
+    };
+    let url = parse_address(rest, DEFAULT_PORT, true).map_err(|what| {
+        Complaint::new(format!("{what} in upstream \"{}\"", String::from_utf8_lossy(rest))).at(word)
+    })?;
+    let is_prefix = scope.context == Place::LOCATION
+        && matches!(scope.head.kind, LocationKind::Prefix | LocationKind::Exact);
+    if !is_prefix && !url.uri.is_empty() {
+        return Err(Complaint::new(NO_URI_HERE).at(word));
+    }
+    let location = if is_prefix { &scope.head.name[..] } else { &b""[..] };
+    let default_redirect = if url.uri.is_empty() {
+        Rule::literal(&[text, b"/"].concat(), b"/")
+    } else {
+        Rule::literal(text, location)
+    };
+    let replaced = if url.uri.is_empty() { 0 } else { location.len() };
+    let id = scope.builder.pass(url.address.clone());
+    Ok(Some(Pass::Fixed(Arc::new(FixedPass { id, url, replaced, default_redirect }))))
+}
+
+enum Scheme<'a> {
+    Http(&'a [u8]),
+    Https,
+    Unknown,
+}
+
+fn split_scheme(url: &[u8]) -> Scheme<'_> {
+    let scheme = |name: &[u8]| url.get(..name.len()).is_some_and(|text| text.eq_ignore_ascii_case(name));
+    if scheme(b"http://") {
+        Scheme::Http(&url[7..])
+    } else if scheme(b"https://") {
+        Scheme::Https
+    } else {
+        Scheme::Unknown
+    }
+}
+
+/// Where one request goes.
+pub struct Destination {
+    /// The group or address.
+    pub target: Target,
+    /// Host and port of the address, where variables gave it.
+    pub computed: Option<PassUrl>,
+}
+
+/// Computes where the request goes, and appends its URI to `out`.
+///
+/// # Errors
+/// What to answer; it was logged.
+pub fn choose(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    pass: &Pass,
+    out: &mut Vec<u8>,
+) -> Result<Destination, Status> {
+    match pass {
+        Pass::Fixed(fixed) => {
+            append_uri(exchange, &fixed.url.uri, fixed.replaced, out);
+            Ok(Destination { target: Target::Fixed(fixed.id), computed: None })
+        }
+        Pass::Computed(template) => {
+            let url = exchange.with_rendered(template, context, computed)?;
+            match &*url.uri {
+                b"" => append_uri(exchange, b"", 0, out),
+                uri => append_safe(out, uri),
+            }
+            Ok(Destination { target: Target::Computed(url.address.clone()), computed: Some(url) })
+        }
+    }
+}
+
+fn computed(exchange: &mut Exchange, context: &mut Context, text: &[u8]) -> Result<PassUrl, Status> {
+    let shown = || String::from_utf8_lossy(text);
+    match split_scheme(text) {
+        Scheme::Http(rest) => computed_address(exchange, context, rest, DEFAULT_PORT, true),
+        Scheme::Https => {
+            let message = format_args!("\"{}\": TLS to upstreams is not built into thalweg yet", shown());
+            exchange.log(context, Level::Error, message);
+            Err(Status::INTERNAL_SERVER_ERROR)
+        }
+        Scheme::Unknown => {
+            exchange.log(context, Level::Error, format_args!("invalid URL prefix in \"{}\"", shown()));
+            Err(Status::INTERNAL_SERVER_ERROR)
+        }
+    }
+}
+
+/// Appends the URI for an address with this URI part; the first `replaced` bytes of the request's give way to it.
+///
+/// The client's target goes on byte for byte where the address has no URI and nothing changed the request's. Else the
+/// normalised path is escaped anew, as nginx does: if an escape was in the client's, or after an internal redirect.
+fn append_uri(exchange: &Exchange, part: &[u8], replaced: usize, out: &mut Vec<u8>) {
+    if part.is_empty() && exchange.uri_is_original {
+        append_safe(out, exchange.head.target());
+        return;
+    }
+    let replaced = if exchange.uri_fits_location {
+        append_safe(out, part);
+        replaced
+    } else {
+        0
+    };
+    let path = exchange.uri.get(replaced..).unwrap_or_default();
+    let target = exchange.head.target();
+    let raw_path = &target[..memchr::memchr(b'?', target).unwrap_or(target.len())];
+    if exchange.internal || memchr::memchr(b'%', raw_path).is_some() {
+        percent::escape(out, path, Escape::Uri);
+    } else {
+        append_safe(out, path);
+    }
+    if !exchange.args.is_empty() {
+        out.push(b'?');
+        append_safe(out, &exchange.args);
+    }
+}
+
+/// Appends what is a URI already; only bytes that would end the request line are escaped, so that what goes out is one
+/// request whatever variables hold.
+fn append_safe(out: &mut Vec<u8>, uri: &[u8]) {
+    let start = out.len();
+    out.extend_from_slice(uri);
+    let breaks_line = |byte: &u8| *byte <= b' ' || *byte == 0x7f;
+    if !out[start..].iter().any(breaks_line) {
+        return;
+    }
+    out.truncate(start);
+    for byte in uri {
+        if breaks_line(byte) {
+            out.push(b'%');
+            out.push(HEX_UPPER[usize::from(byte >> 4)]);
+            out.push(HEX_UPPER[usize::from(byte & 15)]);
+        } else {
+            out.push(*byte);
+        }
+    }
+}
