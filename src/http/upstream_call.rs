@@ -295,9 +295,10 @@ impl Exchange {
     /// Whether trailers of an upstream may follow the response.
     pub fn passes_trailers(&self) -> bool {
         matches!(self.body, Body::Upstream(None))
-            && self.upstream.as_ref().is_some_and(|passed| {
-                passed.call.as_ref().is_some_and(|call| call.pass_trailers)
-            })
+            && self
+                .upstream
+                .as_ref()
+                .is_some_and(|passed| passed.call.as_ref().is_some_and(|call| call.pass_trailers))
     }
 
     /// The trailers of the upstream's response, where they are passed on.

@@ -166,7 +166,9 @@ fn warn_of_implicit_default(
     builder.diagnostics.push(diagnostic);
 }
 
-fn groups(passes: Vec<crate::http::upstream_call::PassAddress>) -> Vec<std::sync::Arc<crate::upstream::Group>> {
+fn groups(
+    passes: Vec<crate::http::upstream_call::PassAddress>,
+) -> Vec<std::sync::Arc<crate::upstream::Group>> {
     use crate::http::upstream_call::PassAddress;
     passes
         .into_iter()
@@ -175,12 +177,26 @@ fn groups(passes: Vec<crate::http::upstream_call::PassAddress>) -> Vec<std::sync
                 let text = String::from_utf8_lossy(&host).into_owned();
                 let port = port.unwrap_or(default_port);
                 let name = format!("{text}:{port}");
-                let peers = text.parse().map(|ip: std::net::IpAddr| vec![std::sync::Arc::new(crate::upstream::Peer { name: name.as_str().into(), address: crate::upstream::PeerAddress::Inet((ip, port).into()) })]).unwrap_or_default();
+                let peers = text
+                    .parse()
+                    .map(|ip: std::net::IpAddr| {
+                        vec![std::sync::Arc::new(crate::upstream::Peer {
+                            name: name.as_str().into(),
+                            address: crate::upstream::PeerAddress::Inet((ip, port).into()),
+                        })]
+                    })
+                    .unwrap_or_default();
                 std::sync::Arc::new(crate::upstream::Group { name: text.into(), peers })
             }
             PassAddress::Unix(path) => {
                 let name = format!("unix:{}", String::from_utf8_lossy(&path));
-                std::sync::Arc::new(crate::upstream::Group { name: name.as_str().into(), peers: vec![std::sync::Arc::new(crate::upstream::Peer { name: name.as_str().into(), address: crate::upstream::PeerAddress::Unix(path) })] })
+                std::sync::Arc::new(crate::upstream::Group {
+                    name: name.as_str().into(),
+                    peers: vec![std::sync::Arc::new(crate::upstream::Peer {
+                        name: name.as_str().into(),
+                        address: crate::upstream::PeerAddress::Unix(path),
+                    })],
+                })
             }
         })
         .collect()

@@ -1,6 +1,8 @@
 //! One client connection: reading requests, framing responses.
 
-use crate::message::{Fields, Method, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version};
+use crate::message::{
+    Fields, Method, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version,
+};
 
 use super::chunked::{ChunkedDecoder, ChunkedItem};
 use super::encode::{self, RespondOptions};

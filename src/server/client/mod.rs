@@ -214,6 +214,15 @@ impl Active {
 
     /// An active request around an exchange.
     pub fn new(exchange: Exchange) -> Active {
-        Active { exchange, waiting: Waiting::Nothing, output: Output::default(), body: None, body_file: None, relay: None, uploaded: 0, tunnel: None }
+        Active {
+            exchange,
+            waiting: Waiting::Nothing,
+            output: Output::default(),
+            body: None,
+            body_file: None,
+            relay: None,
+            uploaded: 0,
+            tunnel: None,
+        }
     }
 }

@@ -465,7 +465,12 @@ impl Client {
 
     /// Sends what was gathered and then `piece`; returns how much of the piece was taken. What is left of the gathered
     /// bytes is kept for the next turn.
-    pub(super) fn send_with(&mut self, piece: &[u8], flags: SendFlags, res: &mut Resources) -> Result<usize, Errno> {
+    pub(super) fn send_with(
+        &mut self,
+        piece: &[u8],
+        flags: SendFlags,
+        res: &mut Resources,
+    ) -> Result<usize, Errno> {
         if !self.unsent.is_empty() {
             self.unsent.append(&mut res.out);
             std::mem::swap(&mut self.unsent, &mut res.out);

@@ -29,7 +29,12 @@ const POSTPONED_BYTES: usize = 1460;
 
 impl Client {
     /// Begins to pass the request on; the answer if there is one at once.
-    pub fn begin_passing(&mut self, active: &mut Active, key: ClientKey, res: &mut Resources) -> Option<Answer> {
+    pub fn begin_passing(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Option<Answer> {
         if let Some(relay) = active.relay.take() {
             relay.abandon(&mut active.exchange, res);
         }
@@ -127,7 +132,10 @@ impl Client {
             Ok(Event::Body(bytes)) => {
                 active.uploaded += bytes.len() as u64;
                 let limit = active.exchange.scope_settings().core.client_max_body_size;
-                if limit != 0 && active.uploaded > limit && active.exchange.head.framing == RequestFraming::Streamed {
+                if limit != 0
+                    && active.uploaded > limit
+                    && active.exchange.head.framing == RequestFraming::Streamed
+                {
                     let message = format_args!("client intended to send too large chunked body");
                     active.exchange.log_in_scope(&mut res.env, Level::Error, message);
                     return self.refuse_upload(Status::CONTENT_TOO_LARGE, key, res);
@@ -184,7 +192,9 @@ impl Client {
     /// The client has gone while its request was with the upstream.
     pub fn on_client_gone(&mut self, res: &mut Resources) -> Fate {
         let State::Active(active) = &mut self.state else { return Fate::Keep };
-        if active.waiting != Waiting::Upstream || !active.relay.as_ref().is_some_and(|relay| relay.ends_with_client()) {
+        if active.waiting != Waiting::Upstream
+            || !active.relay.as_ref().is_some_and(|relay| relay.ends_with_client())
+        {
             return Fate::Keep;
         }
         active.exchange.log_in_scope(
@@ -315,7 +325,13 @@ impl Client {
                 use std::os::fd::AsFd;
                 // Written a moment ago: it is in the page cache as a rule, and where it is not, waiting for the disk
                 // once is what nginx does as well.
-                match sending::send_descriptor(self.socket.as_fd(), file, offset, most as usize, Warmth::JustRead) {
+                match sending::send_descriptor(
+                    self.socket.as_fd(),
+                    file,
+                    offset,
+                    most as usize,
+                    Warmth::JustRead,
+                ) {
                     Ok(Sent::Wrote(count)) => Ok(count as u64),
                     Ok(Sent::Blocked | Sent::Cold) => Ok(0),
                     Ok(Sent::Truncated) => Err(Errno::IO),

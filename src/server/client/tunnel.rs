@@ -115,11 +115,7 @@ fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
 impl Tunnel {
     /// A tunnel that begins with what either side has sent already.
     pub fn new(from_client: Vec<u8>, from_upstream: Vec<u8>) -> Tunnel {
-        Tunnel {
-            up: Direction::with(from_client),
-            down: Direction::with(from_upstream),
-            ..Tunnel::default()
-        }
+        Tunnel { up: Direction::with(from_client), down: Direction::with(from_upstream), ..Tunnel::default() }
     }
 
     fn is_over(&self) -> bool {

@@ -11,7 +11,7 @@ use crate::http::upstream_call::{Conduct, LocalAddress};
 use crate::server::sys;
 use crate::upstream::peer::PeerAddress;
 
-use super::links::{Links, LinkKey, Owner};
+use super::links::{LinkKey, Links, Owner};
 use super::wire::Wire;
 
 /// See the module's documentation.

@@ -90,7 +90,10 @@ impl Failure {
     pub fn blames_peer(self) -> bool {
         !matches!(
             self,
-            Failure::ClientClosed | Failure::Internal | Failure::NoLivePeers | Failure::Queue
+            Failure::ClientClosed
+                | Failure::Internal
+                | Failure::NoLivePeers
+                | Failure::Queue
                 | Failure::Status(403 | 404 | 429)
         )
     }

@@ -75,12 +75,7 @@ impl Links {
     ///
     /// # Errors
     /// The poll does not take it (out of memory or of watches).
-    pub fn open(
-        &mut self,
-        registry: &Registry,
-        socket: &OwnedFd,
-        owner: Owner,
-    ) -> std::io::Result<LinkKey> {
+    pub fn open(&mut self, registry: &Registry, socket: &OwnedFd, owner: Owner) -> std::io::Result<LinkKey> {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let generation = self.generation;
         let link = Link { generation, owner, readable: false, writable: false, read_closed: false };

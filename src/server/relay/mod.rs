@@ -24,13 +24,13 @@
 //! [`Fill`] what has come.
 
 pub mod connection;
-mod limit;
+pub mod failure;
+pub mod idle;
 pub mod inbound;
+mod limit;
 pub mod links;
 pub mod outbound;
 mod owner;
-pub mod failure;
-pub mod idle;
 mod peers;
 mod receiving;
 mod sending;
@@ -395,7 +395,11 @@ impl Relay {
             run.choice.no_longer_overdue();
         }
         let took = (now_ms - run.began_ms) as u32;
-        let keeps = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref()).is_some_and(|call| call.keep_alive);
+        let keeps = exchange
+            .upstream
+            .as_ref()
+            .and_then(|passed| passed.call.as_ref())
+            .is_some_and(|call| call.keep_alive);
         if is_race {
             // The peer closed an idle connection while the request was on its way: nobody's fault, and no try.
             if let Some(passed) = &mut exchange.upstream {
@@ -509,7 +513,9 @@ impl Relay {
         let conduct = &call.conduct;
         let patience = match self.state {
             State::Connecting => conduct.connect_timeout,
-            State::Heading if run.sending != Sending::Done && !self.outbound.awaits_client() => conduct.send_timeout,
+            State::Heading if run.sending != Sending::Done && !self.outbound.awaits_client() => {
+                conduct.send_timeout
+            }
             // A client that sends its body slowly has its own deadline; the upstream waits for it.
             State::Heading if run.sending != Sending::Done => {
                 self.deadline_ms = u64::MAX;
@@ -523,7 +529,8 @@ impl Relay {
     /// When something must have happened, in monotonic milliseconds.
     pub fn deadline_ms(&self) -> u64 {
         let overdue_ms = self.run.as_ref().and_then(|run| run.overdue_ms).unwrap_or(u64::MAX);
-        let limit_ms = self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
+        let limit_ms =
+            self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
         self.deadline_ms.min(overdue_ms).min(limit_ms)
     }
 }

@@ -123,13 +123,12 @@ impl Relay {
                 connection
             }
             None => {
-                let opened = connection::open(choice.peer.address(), call.local_address, &call.conduct).and_then(
-                    |socket| {
+                let opened = connection::open(choice.peer.address(), call.local_address, &call.conduct)
+                    .and_then(|socket| {
                         let mut wire = Wire::new(call.protocol);
                         wire.begin(call);
                         Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)
-                    },
-                );
+                    });
                 match opened {
                     Ok(connection) => connection,
                     Err(error) => {
@@ -189,12 +188,14 @@ impl Relay {
         }
         let conduct = &call.conduct;
         let wanted = failure.condition() & conduct.next_upstream != 0;
-        let harmless = call.idempotent || sent == 0 || conduct.next_upstream & conditions::NON_IDEMPOTENT != 0;
+        let harmless =
+            call.idempotent || sent == 0 || conduct.next_upstream & conditions::NON_IDEMPOTENT != 0;
         let tries_left =
             conduct.next_upstream_tries == 0 || self.choosing.tries < conduct.next_upstream_tries;
         let time_left = conduct.next_upstream_timeout == 0
             || now_ms.saturating_sub(self.began_ms) < conduct.next_upstream_timeout;
-        let others = self.choosing.group.as_ref().is_some_and(|group| group.has_untried(&self.choosing.tried));
+        let others =
+            self.choosing.group.as_ref().is_some_and(|group| group.has_untried(&self.choosing.tried));
         (wanted && harmless && tries_left && time_left && others && self.outbound.can_rewind())
             .then_some(Again { same: false })
     }
@@ -223,13 +224,21 @@ impl Choice {
     pub fn overdue(&self) {}
     pub fn no_longer_overdue(&self) {}
     pub fn learn_keep_alive(&self, _secs: u64) {}
-    pub fn usual_ms(&self) -> Option<u64> { None }
+    pub fn usual_ms(&self) -> Option<u64> {
+        None
+    }
     pub fn ended(&self, _failure: Option<Failure>, _race: bool, _ms: u32, _bytes: u64) {}
 }
 
 impl Relay {
-    fn group(&mut self, exchange: &mut Exchange, _res: &mut Resources) -> Result<Option<Arc<Group>>, Failure> {
-        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else { return Err(Failure::Internal) };
+    fn group(
+        &mut self,
+        exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<Option<Arc<Group>>, Failure> {
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+            return Err(Failure::Internal);
+        };
         if self.choosing.group.is_none() {
             if let Target::Fixed(id) = &call.target {
                 self.choosing.group = exchange.site.passes.get(id.0 as usize).cloned();
@@ -240,10 +249,21 @@ impl Relay {
     fn pick(&mut self, group: &Arc<Group>, _exchange: &mut Exchange, _res: &mut Resources) -> Pick {
         group.pick(&self.choosing.tried)
     }
-    fn queue(&mut self, _group: &Arc<Group>, _exchange: &mut Exchange, _res: &mut Resources) -> Result<Chosen, Failure> {
+    fn queue(
+        &mut self,
+        _group: &Arc<Group>,
+        _exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<Chosen, Failure> {
         Err(Failure::NoLivePeers)
     }
-    pub(super) fn look_after_wait(&mut self, _exchange: &mut Exchange, _res: &mut Resources) -> Result<bool, Failure> { Ok(false) }
+    pub(super) fn look_after_wait(
+        &mut self,
+        _exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<bool, Failure> {
+        Ok(false)
+    }
     pub(super) fn wait_is_over(&mut self) {}
     pub(super) fn stop_waiting(&mut self, _res: &mut Resources) {}
 }

@@ -149,7 +149,12 @@ impl Relay {
     }
 
     /// Logs what is wrong with a response's head.
-    fn response_fault(&mut self, error: &ResponseError, exchange: &mut Exchange, res: &mut Resources) -> Failure {
+    fn response_fault(
+        &mut self,
+        error: &ResponseError,
+        exchange: &mut Exchange,
+        res: &mut Resources,
+    ) -> Failure {
         let message = format_args!("{error} while reading response header from upstream");
         exchange.log_upstream(&mut res.env, Level::Error, message);
         Failure::of_response(error.fault)
@@ -266,7 +271,9 @@ impl Relay {
     }
 
     fn read_room(&self, exchange: &Exchange) -> usize {
-        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else { return READ_BYTES };
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+            return READ_BYTES;
+        };
         memory_limit(call).min(READ_BYTES)
     }
 
@@ -410,7 +417,11 @@ impl Relay {
 
 /// Bytes of a body that may wait in memory: with buffering `proxy_buffers`, without it `proxy_buffer_size`.
 fn memory_limit(call: &Call) -> usize {
-    if call.buffering { call.conduct.buffers_bytes.max(call.conduct.buffer_size) } else { call.conduct.buffer_size }
+    if call.buffering {
+        call.conduct.buffers_bytes.max(call.conduct.buffer_size)
+    } else {
+        call.conduct.buffer_size
+    }
 }
 
 /// One `recv` behind what is in `memory`.

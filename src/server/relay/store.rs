@@ -82,11 +82,17 @@ impl Relay {
     }
 
     /// The file for the copy was created, or not: the response can do without.
-    pub(super) fn take_store(&mut self, completion: Completion, exchange: &mut Exchange, res: &mut Resources) {
+    pub(super) fn take_store(
+        &mut self,
+        completion: Completion,
+        exchange: &mut Exchange,
+        res: &mut Resources,
+    ) {
         match completion {
             Completion::TemporaryCreated(Ok(file)) => self.store = Some(Store::new(file)),
             Completion::TemporaryCreated(Err(error)) => {
-                let message = format_args!("creating a temporary file for a stored response failed ({error})");
+                let message =
+                    format_args!("creating a temporary file for a stored response failed ({error})");
                 exchange.log_upstream(&mut res.env, Level::Crit, message);
             }
             _ => {}
@@ -99,7 +105,9 @@ impl Relay {
         let Some(store) = self.store.take() else { return };
         let Some(passed) = &exchange.upstream else { return };
         let Some(call) = &passed.call else { return };
-        let (Some(path), true) = (&call.store, complete && passed.response.status == Status::OK) else { return };
+        let (Some(path), true) = (&call.store, complete && passed.response.status == Status::OK) else {
+            return;
+        };
         let modified = passed.response.fields.first(FieldName::LastModified).and_then(parse_http_date);
         let path = PathBuf::from(OsStr::from_bytes(path));
         let mode = call.conduct.store_access;
@@ -114,6 +122,10 @@ impl Relay {
             },
             Err(error) => error,
         };
-        exchange.log_upstream(&mut res.env, Level::Crit, format_args!("storing a response failed ({failed})"));
+        exchange.log_upstream(
+            &mut res.env,
+            Level::Crit,
+            format_args!("storing a response failed ({failed})"),
+        );
     }
 }

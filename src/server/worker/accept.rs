@@ -13,9 +13,9 @@ use crate::http::exchange::{ConnectionFacts, Endpoint};
 use crate::http::site::{Site, SiteHandle};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
-use crate::server::relay::links::GENERATION_MASK;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
+use crate::server::relay::links::GENERATION_MASK;
 
 use super::balance::{Handed, endpoint_of};
 use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};

@@ -586,7 +586,8 @@ impl Client {
 
 /// The link that a token names, if it is one of a link.
 fn link_of(token: Token) -> Option<LinkKey> {
-    (token.0 & (LISTENER_BIT | LINK_BIT) == LINK_BIT && token != WAKE_TOKEN).then(|| LinkKey::from_token(token.0))
+    (token.0 & (LISTENER_BIT | LINK_BIT) == LINK_BIT && token != WAKE_TOKEN)
+        .then(|| LinkKey::from_token(token.0))
 }
 
 /// The poll's descriptor.
