@@ -247,6 +247,7 @@ impl World {
                     exchange.request_body = RequestBody::Memory(read_body(&mut wire, &mut input));
                     Answer::RequestBody(Ok(()))
                 }
+                Step::Need(Need::Upstream) => panic!("there is no upstream in this world"),
             };
             step = exchange.step(&mut self.env, Some(answer));
         }
@@ -384,6 +385,7 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
             out.extend_from_slice(&content[range.offset as usize..(range.offset + range.length) as usize]);
         }
         Body::Pieces(pieces) => pieces.iter().rev().for_each(|piece| append_body(piece, out)),
+        Body::Upstream(_) => panic!("there is no upstream in this world"),
     }
 }
 
