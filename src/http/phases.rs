@@ -251,6 +251,10 @@ pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
 fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
     if answer.is_none() {
         modules::realip::apply(exchange, context);
+        match modules::cors::answer_preflight(exchange, context) {
+            Flow::Next => {}
+            flow => return flow,
+        }
     }
     Flow::Next
 }

@@ -131,6 +131,12 @@ modules_with_settings! {
     userid,
     /// `modern_browser`, `ancient_browser`.
     browser,
+    /// `cors`.
+    cors,
+    /// `stub_status`.
+    stub_status,
+    /// `degradation`.
+    degradation,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }
@@ -176,7 +182,7 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    let all: [&'static [VariableEntry]; 8] = [
+    let all: [&'static [VariableEntry]; 9] = [
         core_variables::VARIABLES,
         connection_variables::VARIABLES,
         headers::VARIABLES,
@@ -185,6 +191,7 @@ pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
         secure_link::VARIABLES,
         userid::VARIABLES,
         browser::VARIABLES,
+        stub_status::VARIABLES,
     ];
     all.into_iter().flatten()
 }

@@ -21,6 +21,7 @@ use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
+use crate::server::worker::counters::Counted;
 
 use output::Output;
 use request_body::BodyReader;
@@ -128,6 +129,8 @@ pub struct Client {
     pub linger_timeout_ms: u64,
     /// Bytes that the socket did not take; they go before everything else.
     pub unsent: Vec<u8>,
+    /// What it is counted as.
+    pub counted: Counted,
 }
 
 /// What is known of a connection's socket.
