@@ -562,6 +562,7 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
             out.extend_from_slice(&content[range.offset as usize..(range.offset + range.length) as usize]);
         }
         Body::Pieces(pieces) => pieces.iter().rev().for_each(|piece| append_body(piece, out)),
+        Body::Upstream(_) => panic!("there is no upstream in this world"),
     }
 }
 

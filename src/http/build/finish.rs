@@ -38,7 +38,8 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let variables = builder.finish_variables();
     let logs = modules::log::finish(builder, &main);
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
-    let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr");
+    let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr")
+        || locations.iter().flatten().any(|location| location.settings.userid.needs_local_address());
     Some(Site {
         mentions_server_address,
         main,

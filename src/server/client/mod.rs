@@ -28,6 +28,7 @@ use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::relay::Relay;
 use crate::server::worker::resources::Resources;
+use crate::server::worker::counters::Counted;
 
 use output::Output;
 use request_body::BodyReader;
@@ -148,6 +149,8 @@ pub struct Client {
     pub linger_timeout_ms: u64,
     /// Bytes that the socket did not take; they go before everything else.
     pub unsent: Vec<u8>,
+    /// What it is counted as.
+    pub counted: Counted,
 }
 
 /// What is known of a connection's socket.

@@ -14,6 +14,7 @@ use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
 use crate::server::pool::JobId;
 use crate::server::worker::accept::inet_local;
+use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
 use super::request_body::{BodyProgress, BodyReader};
@@ -291,6 +292,8 @@ impl Client {
     ) {
         self.request_bytes += length as u64;
         self.facts.requests = self.facts.requests.saturating_add(1);
+        res.counters.begin_request();
+        self.count_as(Counted::Writing, &res.counters);
         if active.exchange.head.host.is_empty() {
             // A redirect names the server by its address then.
             self.learn_local_address();

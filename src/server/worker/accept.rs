@@ -18,6 +18,7 @@ use crate::server::listeners::{ListenSocket, describe};
 use crate::server::relay::links::GENERATION_MASK;
 
 use super::balance::{Handed, endpoint_of};
+use super::counters::Counted;
 use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
 
 /// Connections that one turn accepts from one socket, at most; `multi_accept` takes all that wait.
@@ -265,7 +266,9 @@ impl Worker {
             keep_until_ms: 0,
             linger_timeout_ms: 0,
             unsent: Vec::new(),
+            counted: Counted::default(),
         };
+        self.res.counters.open();
         let index = self.clients.insert(client);
         self.peer.set_connections(self.clients.len());
         let key = ClientKey { index: index as u32, generation: key_generation };

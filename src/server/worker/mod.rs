@@ -12,6 +12,7 @@
 
 pub mod accept;
 pub mod balance;
+pub mod counters;
 pub mod resources;
 pub mod system_facts;
 
@@ -124,11 +125,10 @@ impl Worker {
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         let mut worker = Worker {
             peer: boot.shared.join(boot.waker.clone()),
-            shared: boot.shared,
             commands: boot.commands,
             clients: Slab::new(),
             generation: 0,
-            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files),
+            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files, &boot.shared),
             sinks: LogSinks::new(std::process::id(), thread),
             events: 0,
             owners: Vec::new(),
@@ -142,6 +142,7 @@ impl Worker {
             next_sweep_ms: now.monotonic_ms + SWEEP_MS,
             poll: boot.poll,
             clock,
+            shared: boot.shared,
         };
         worker.configure(boot.site, boot.listeners, boot.logs);
         Some(worker)
@@ -291,6 +292,7 @@ impl Worker {
         }
         let mut client = self.clients.remove(key.index as usize);
         client.on_close(None, &mut self.res);
+        self.res.counters.close(client.counted);
         let number = client.listener as usize;
         if let Some(slot) = self.res.listeners.get_mut(number)
             && let Some(listener) = slot
@@ -542,11 +544,13 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.leave(&self.peer);
         self.peer.close_inbox();
+        self.shared.counters.leave(&self.res.counters);
     }
 }
 
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
+    client.recount(&res.counters);
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
         let registered =

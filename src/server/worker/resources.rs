@@ -20,6 +20,8 @@ use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
 
 use super::accept::Listener;
+use super::balance::SharedState;
+use super::counters::Counters;
 use super::system_facts::{CurrentSocket, WorkerSystem};
 
 /// Bytes that one `recv` may bring.
@@ -74,14 +76,22 @@ pub struct Resources {
     pub first_temporary: u64,
     /// The socket of the connection whose turn it is, for what `env` tells of it.
     pub current_socket: CurrentSocket,
+    /// This worker's numbers of connections and requests.
+    pub counters: Arc<Counters>,
 }
 
 impl Resources {
     /// Everything a worker lends; buffers are allocated here and never again.
-    pub fn new(registry: mio::Registry, site: SiteHandle, mut env: Env, files: Files) -> Resources {
+    pub fn new(
+        registry: mio::Registry,
+        site: SiteHandle,
+        mut env: Env,
+        files: Files,
+        shared: &Arc<SharedState>,
+    ) -> Resources {
         let now_ms = env.now.monotonic_ms;
         let current_socket = CurrentSocket::default();
-        env.system = Box::new(WorkerSystem::new(current_socket.clone()));
+        env.system = Box::new(WorkerSystem::new(current_socket.clone(), shared.clone()));
         Resources {
             registry,
             site,
@@ -104,6 +114,7 @@ impl Resources {
             folders: HashMap::new(),
             first_temporary: env.process.into(),
             current_socket,
+            counters: shared.counters.join(),
             env,
         }
     }
