@@ -117,6 +117,8 @@ modules_with_settings! {
     headers,
     /// `map`.
     map,
+    /// `resolver`, `resolver_timeout`.
+    resolver,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }
