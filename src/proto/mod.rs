@@ -1,4 +1,5 @@
 //! Wire machines without I/O: bytes in, events out, commands in, bytes out.
 
+pub mod dns;
 pub mod h1;
 pub mod proxy_protocol;

@@ -1,4 +1,6 @@
-//! Stand-in until the groups are merged.
+//! What lies behind the server: groups of servers and their names, without I/O.
+
+pub mod names;
 use std::net::SocketAddr;
 use std::sync::Arc;
 #[derive(Debug, Clone)]

@@ -80,7 +80,7 @@ macro_rules! modules_with_settings {
         /// The directives of all modules.
         pub fn directives() -> impl Iterator<Item = &'static Directive<Scope>> {
             let all: Vec<&'static [Directive<Scope>]> = vec![$($name::DIRECTIVES),+];
-            all.iter().copied().flatten()
+            all.into_iter().flatten()
         }
     };
 }
@@ -140,6 +140,8 @@ modules_with_settings! {
     stub_status,
     /// `degradation`.
     degradation,
+    /// `resolver`, `resolver_timeout`.
+    resolver,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }
@@ -195,17 +197,19 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    let all: &[&'static [VariableEntry]] = &[
-        core_variables::VARIABLES,
-        connection_variables::VARIABLES,
-        headers::VARIABLES,
-        proxy::VARIABLES,
-        realip::VARIABLES,
-        referer::VARIABLES,
-        secure_link::VARIABLES,
-        userid::VARIABLES,
-        browser::VARIABLES,
-        stub_status::VARIABLES,
-    ];
-    all.iter().copied().flatten()
+    VARIABLES.iter().copied().flatten()
 }
+
+/// The modules that have variables.
+static VARIABLES: &[&[VariableEntry]] = &[
+    core_variables::VARIABLES,
+    connection_variables::VARIABLES,
+    headers::VARIABLES,
+    proxy::VARIABLES,
+    realip::VARIABLES,
+    referer::VARIABLES,
+    secure_link::VARIABLES,
+    userid::VARIABLES,
+    browser::VARIABLES,
+    stub_status::VARIABLES,
+];

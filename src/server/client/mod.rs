@@ -27,8 +27,8 @@ use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::relay::Relay;
-use crate::server::worker::resources::Resources;
 use crate::server::worker::counters::Counted;
+use crate::server::worker::resources::Resources;
 
 use output::Output;
 use request_body::BodyReader;
