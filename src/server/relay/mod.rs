@@ -468,10 +468,10 @@ impl Relay {
             run.overdue = true;
             run.choice.overdue();
         }
-        if let Some(limit) = &mut self.limit {
-            if limit.until_ms <= now_ms {
-                limit.until_ms = 0;
-            }
+        if let Some(limit) = &mut self.limit
+            && limit.until_ms <= now_ms
+        {
+            limit.until_ms = 0;
         }
         if self.deadline_ms > now_ms {
             return;

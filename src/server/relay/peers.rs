@@ -239,10 +239,10 @@ impl Relay {
         let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
             return Err(Failure::Internal);
         };
-        if self.choosing.group.is_none() {
-            if let Target::Fixed(id) = &call.target {
-                self.choosing.group = exchange.site.passes.get(id.0 as usize).cloned();
-            }
+        if self.choosing.group.is_none()
+            && let Target::Fixed(id) = &call.target
+        {
+            self.choosing.group = exchange.site.passes.get(id.0 as usize).cloned();
         }
         Ok(self.choosing.group.clone())
     }
