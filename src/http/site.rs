@@ -17,6 +17,7 @@ use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
 use super::server_names::ServerNames;
+use super::upstreams::Upstreams;
 use super::variables::Variables;
 
 /// Position of a server in [`Site::servers`].
@@ -53,8 +54,8 @@ pub struct Site {
     pub error_log: ErrorTargets,
     /// The access log of scopes without one.
     pub access_log: AccessLogs,
-    /// The group of every address that requests are passed on to, by its [`super::upstream_call::PassId`].
-    pub passes: Vec<Arc<crate::upstream::Group>>,
+    /// What requests are passed on to.
+    pub upstreams: Upstreams,
     /// `debug_connection`: clients whose lines every error log takes.
     pub debug_connections: AddressSet,
 }

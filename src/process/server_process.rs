@@ -192,6 +192,8 @@ impl ServerProcess {
         self.tell_master(text, &site, &listeners);
         self.log.with(|log| limits::apply_limits(&site.main, log));
         folders::make(&site, threads.identity.as_ref(), &mut |level, text| self.log.write(level, text));
+        let mut site = site;
+        site.upstreams.renew(&self.site.upstreams);
         self.site = Arc::new(site);
         self.logs = Arc::new(logs);
         let changed = self.runtime.reconfigure(

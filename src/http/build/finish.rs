@@ -9,6 +9,7 @@ use crate::conf::main_settings::MainSettings;
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{Address, Location, LocationKind, Server, ServerId, Site};
+use crate::http::upstreams::Upstreams;
 
 use super::builder::Builder;
 use super::locations::{self, LocationHead};
@@ -52,7 +53,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         error_log: logs.error,
         access_log: logs.access,
         debug_connections: logs.debug_connections,
-        passes: groups(std::mem::take(&mut builder.passes)),
+        upstreams: gather_upstreams(builder),
     })
 }
 
@@ -167,38 +168,9 @@ fn warn_of_implicit_default(
     builder.diagnostics.push(diagnostic);
 }
 
-fn groups(
-    passes: Vec<crate::http::upstream_call::PassAddress>,
-) -> Vec<std::sync::Arc<crate::upstream::Group>> {
-    use crate::http::upstream_call::PassAddress;
-    passes
-        .into_iter()
-        .map(|pass| match pass {
-            PassAddress::Host { host, port, default_port } => {
-                let text = String::from_utf8_lossy(&host).into_owned();
-                let port = port.unwrap_or(default_port);
-                let name = format!("{text}:{port}");
-                let peers = text
-                    .parse()
-                    .map(|ip: std::net::IpAddr| {
-                        vec![std::sync::Arc::new(crate::upstream::Peer {
-                            name: name.as_str().into(),
-                            address: crate::upstream::PeerAddress::Inet((ip, port).into()),
-                        })]
-                    })
-                    .unwrap_or_default();
-                std::sync::Arc::new(crate::upstream::Group { name: text.into(), peers })
-            }
-            PassAddress::Unix(path) => {
-                let name = format!("unix:{}", String::from_utf8_lossy(&path));
-                std::sync::Arc::new(crate::upstream::Group {
-                    name: name.as_str().into(),
-                    peers: vec![std::sync::Arc::new(crate::upstream::Peer {
-                        name: name.as_str().into(),
-                        address: crate::upstream::PeerAddress::Unix(path),
-                    })],
-                })
-            }
-        })
-        .collect()
+/// The group of every address that requests are passed on to.
+fn gather_upstreams(builder: &mut Builder) -> Upstreams {
+    let mut upstreams = Upstreams::default();
+    upstreams.link(&std::mem::take(&mut builder.passes));
+    upstreams
 }

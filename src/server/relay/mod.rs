@@ -35,6 +35,7 @@ mod peers;
 mod receiving;
 mod sending;
 mod store;
+mod waiting;
 pub mod wire;
 
 use rustix::io::Errno;
@@ -47,6 +48,7 @@ use crate::server::client::ClientKey;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
+use crate::upstream::Stage;
 
 use connection::Connection;
 use failure::Failure;
@@ -271,7 +273,8 @@ impl Relay {
         run.connected = true;
         run.moved_ms = now_ms;
         let took = (now_ms - run.began_ms) as u32;
-        run.choice.connected(took);
+        run.choice.connected(now_ms);
+        run.spoke(Stage::Answering, now_ms);
         if let Some(attempt) = last_attempt(exchange) {
             attempt.connect_ms = Some(took);
         }
@@ -309,7 +312,6 @@ impl Relay {
         let status = exchange.upstream.as_ref().map_or(0, |passed| passed.response.status.0);
         if let Some(run) = &mut self.run {
             let took = (now_ms - run.began_ms) as u32;
-            run.choice.answered(took);
             run.overdue_ms = None;
             if std::mem::take(&mut run.overdue) {
                 run.choice.no_longer_overdue();
@@ -322,6 +324,9 @@ impl Relay {
         let failure = Failure::Status(status);
         if self.may_try_again(failure, exchange, now_ms).is_some() {
             return Some(failure);
+        }
+        if let Some(run) = &self.run {
+            run.choice.answered(now_ms);
         }
         let Some(passed) = &mut exchange.upstream else { return Some(Failure::Internal) };
         self.state = if passed.switched { State::Raw } else { State::Body };
@@ -417,7 +422,7 @@ impl Relay {
                 }
             }
         }
-        run.choice.ended(failure, is_race, took, run.body);
+        run.choice.ended(failure, is_race, now_ms, run.received);
         let whole = failure.is_none() && run.sending == Sending::Done;
         if whole && keeps && run.connection.wire.is_reusable() {
             peers::give_back(run, res);
@@ -466,7 +471,7 @@ impl Relay {
         {
             run.overdue_ms = None;
             run.overdue = true;
-            run.choice.overdue();
+            run.choice.overdue(now_ms);
         }
         if let Some(limit) = &mut self.limit
             && limit.until_ms <= now_ms
@@ -532,6 +537,16 @@ impl Relay {
         let limit_ms =
             self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
         self.deadline_ms.min(overdue_ms).min(limit_ms)
+    }
+}
+
+impl Run {
+    /// The peer has moved on to the next stage: its silence is counted anew.
+    fn spoke(&mut self, next: Stage, now_ms: u64) {
+        self.overdue_ms = self.choice.overdue_at(next, now_ms);
+        if std::mem::take(&mut self.overdue) {
+            self.choice.no_longer_overdue();
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Relay {
                     passed.switched = facts.switched;
                     passed.minor = facts.minor;
                     if let Some(seconds) = facts.keep_alive_secs {
-                        run.choice.learn_keep_alive(seconds);
+                        run.choice.peer.learn_keep_alive(seconds);
                     }
                     if facts.switched {
                         self.early = input.to_vec();
