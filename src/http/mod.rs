@@ -29,4 +29,5 @@ pub mod site;
 #[cfg(test)]
 pub mod testing;
 pub mod upstream_call;
+pub mod upstream_log;
 pub mod variables;

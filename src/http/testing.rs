@@ -116,6 +116,8 @@ pub struct Reply {
     pub trailers: Vec<(String, String)>,
     /// Lines for the error log.
     pub log: Vec<String>,
+    /// Lines for all access logs.
+    pub access: String,
 }
 
 impl Reply {
@@ -383,7 +385,15 @@ impl World {
             body,
             trailers: trailers.iter().map(|(_, name, value)| (text(name), text(value))).collect(),
             log: self.log_lines(),
+            access: self.access_lines(exchange),
         }
+    }
+
+    fn access_lines(&mut self, exchange: &mut Exchange) -> String {
+        exchange.log_access(&mut self.env);
+        let lines = self.env.access.sinks().flat_map(|(_, lines)| lines.text.clone()).collect();
+        self.env.access.clear();
+        String::from_utf8(lines).expect("lines of text")
     }
 
     fn log_lines(&self) -> Vec<String> {

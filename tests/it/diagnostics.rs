@@ -142,11 +142,11 @@ fn a_directive_in_the_wrong_place_is_told_where_it_belongs() {
 #[test]
 fn a_directive_that_is_known_but_not_built_is_told_so() {
     ours_only!();
-    let (status, text) = diagnose("http { server { location / {\n proxy_pass http://x;\n } } }");
+    let (status, text) = diagnose("http { server { location / {\n fastcgi_pass x;\n } } }");
     assert_eq!(status, Some(1));
     let line = text.lines().find(|line| line.contains("[emerg]")).expect(&text);
     assert!(
-        line.contains("\"proxy_pass\" is known to nginx")
+        line.contains("\"fastcgi_pass\" is known to nginx")
             && line.contains("not built")
             && line.ends_with("nginx.conf:2"),
         "{line}"

@@ -18,6 +18,7 @@ pub mod connection_variables;
 pub mod core_variables;
 pub mod passing;
 pub mod ranges;
+pub mod upstream_variables;
 #[cfg(test)]
 mod variable_tests;
 
@@ -159,7 +160,7 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES, proxy::VARIABLES]
+    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES, proxy::VARIABLES, upstream_variables::VARIABLES]
         .into_iter()
         .flatten()
 }
