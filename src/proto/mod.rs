@@ -1,4 +1,5 @@
 //! Wire machines without I/O: bytes in, events out, commands in, bytes out.
 
 pub mod h1;
+pub mod memcached;
 pub mod proxy_protocol;
