@@ -24,6 +24,8 @@ use crate::proto::h1::{
     Asked, Connection, Event, HeadLimits, RespondOptions, ResponseEvent, ResponseLimits, ResponseReader,
 };
 
+use crate::proto::memcached::{MemcachedEvent, MemcachedReader};
+
 use super::body::Body;
 use super::build::{BuildOptions, Built, build};
 use super::context::{Context, Env};
@@ -262,7 +264,11 @@ impl World {
         let mut wire = Connection::new();
         let mut head = RequestHead::default();
         let mut input = request.as_bytes();
-        let refusal = match wire.read(&mut input, &HeadLimits::default(), &mut head) {
+        let refusal = match wire.read(
+            &mut input,
+            &HeadLimits { allow_connect: true, ..HeadLimits::default() },
+            &mut head,
+        ) {
             Ok(Event::Head) => None,
             Ok(other) => panic!("no whole head in {request:?}: {other:?}"),
             Err(error) => Some(error.status),
@@ -536,7 +542,11 @@ fn copy_of(call: &Call) -> Call {
 
 /// Reads a whole response by the real machine; its body is put where the call's memory was spared.
 fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
-    debug_assert!(passed.call.as_ref().is_none_or(|call| call.protocol == Protocol::Http1));
+    match passed.call.as_ref().map(|call| call.protocol) {
+        Some(Protocol::Http1) | None => {}
+        Some(Protocol::Raw) => return 0,
+        Some(Protocol::Memcached) => return read_value(passed, bytes),
+    }
     let mut reader = ResponseReader::new(ResponseLimits::default());
     reader.begin(asked);
     let mut input = bytes;
@@ -556,6 +566,25 @@ fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
             }
             ResponseEvent::Body(bytes) => body.extend_from_slice(bytes),
             ResponseEvent::Trailers => reader.trailers(&mut passed.trailers),
+        }
+    }
+    passed.spare = body;
+    passed.spare.len() as u64
+}
+
+/// The same for memcached.
+fn read_value(passed: &mut Passed, bytes: &[u8]) -> u64 {
+    let Some(call) = &passed.call else { return 0 };
+    let mut reader = MemcachedReader::new();
+    reader.begin(&call.head, call.conduct.buffer_size);
+    let mut input = bytes;
+    let mut body = Vec::new();
+    loop {
+        match reader.read(&mut input, &mut passed.response).expect("a value") {
+            MemcachedEvent::NeedMore | MemcachedEvent::End => break,
+            MemcachedEvent::Head { length, .. } => passed.length = Some(length),
+            MemcachedEvent::NotFound => passed.length = Some(0),
+            MemcachedEvent::Body(bytes) => body.extend_from_slice(bytes),
         }
     }
     passed.spare = body;

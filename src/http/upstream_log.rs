@@ -51,7 +51,9 @@ pub fn push_failed_attempts(exchange: &Exchange, line: &mut LineWriter<'_>) {
 
 /// Appends the fields of a `json` line that only requests have which were passed on, each with a comma in front.
 pub fn append_json(exchange: &Exchange, out: &mut Vec<u8>) {
-    let Some(passed) = exchange.upstream.as_ref().filter(|passed| !passed.attempts.is_empty()) else { return };
+    let Some(passed) = exchange.upstream.as_ref().filter(|passed| !passed.attempts.is_empty()) else {
+        return;
+    };
     let last = passed.attempts.last();
     out.extend_from_slice(b",\"upstream_addr\":\"");
     escape_json_text(out, last.map_or(b"", |attempt| attempt.address.as_bytes()));
@@ -117,9 +119,11 @@ mod tests {
         let reply = world.upstream_fails("connect_refused", 502).get_with("/a?b", "Referer: r\r\n");
         assert_eq!(
             reply.log,
-            ["[error] invalid port in upstream \"c:x\", client: 192.0.2.1, server: , request: \"GET /a?b HTTP/1.1\", \
+            [
+                "[error] invalid port in upstream \"c:x\", client: 192.0.2.1, server: , request: \"GET /a?b HTTP/1.1\", \
               upstream: \"http://192.0.2.10:80/a?b\", host: \"example.com\", referrer: \"r\", upstream_error: \
-              \"192.0.2.10:80:connect_refused:20\""]
+              \"192.0.2.10:80:connect_refused:20\""
+            ]
         );
     }
 
@@ -135,12 +139,18 @@ mod tests {
         let reply = world.upstream("HTTP/1.1 201 A\r\nContent-Length: 0\r\n\r\n").get("/");
         let passed = line(&reply.access);
         assert_eq!(passed["upstream_addr"], "192.0.2.10:80");
-        assert_eq!((&passed["upstream_status"], &passed["upstream_connect_time"]), (&201.into(), &0.007.into()));
+        assert_eq!(
+            (&passed["upstream_status"], &passed["upstream_connect_time"]),
+            (&201.into(), &0.007.into())
+        );
         assert!(passed["upstream_error"].is_null() && passed.get("upstream_attempts").is_none());
         let reply =
             world.upstream_fails("connect_timeout", 504).upstream_fails("header_invalid", 502).get("/");
         let failed = line(&reply.access);
-        assert_eq!((&failed["upstream_error"], &failed["upstream_connect_time"]), (&"header_invalid".into(), &serde_json::Value::Null));
+        assert_eq!(
+            (&failed["upstream_error"], &failed["upstream_connect_time"]),
+            (&"header_invalid".into(), &serde_json::Value::Null)
+        );
         assert_eq!(failed["upstream_attempts"][0], "192.0.2.10:80:connect_timeout:20");
         assert_eq!(failed["upstream_attempts"][1], "192.0.2.11:80:header_invalid:20");
     }

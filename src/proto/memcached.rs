@@ -222,10 +222,9 @@ impl MemcachedReader {
                 return Ok(());
             }
             State::Broken(fault, what) => (fault, what),
-            State::Line if !self.has_begun => (
-                ResponseFault::NothingCame,
-                "upstream closed the connection before its response began",
-            ),
+            State::Line if !self.has_begun => {
+                (ResponseFault::NothingCame, "upstream closed the connection before its response began")
+            }
             State::Line => (
                 ResponseFault::HeaderTruncated,
                 "upstream prematurely closed connection within its response header",
@@ -332,7 +331,9 @@ fn transcript(key: &[u8], wire: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
             }
         }
     }
-    events.push(reader.end_of_input().map_or_else(|error| error.token().to_owned(), |()| "complete".to_owned()));
+    events.push(
+        reader.end_of_input().map_or_else(|error| error.token().to_owned(), |()| "complete".to_owned()),
+    );
     assert!(!reader.is_reusable());
     (events, body)
 }

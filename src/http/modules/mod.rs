@@ -119,6 +119,10 @@ modules_with_settings! {
     headers,
     /// `proxy_pass` and what goes with it.
     proxy,
+    /// `memcached_pass` and what goes with it.
+    memcached,
+    /// `tunnel_pass` and what goes with it.
+    tunnel,
     /// `map`.
     map,
     /// `access_log`, `log_format`, `error_log`.
@@ -160,7 +164,13 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    [core_variables::VARIABLES, connection_variables::VARIABLES, headers::VARIABLES, proxy::VARIABLES, upstream_variables::VARIABLES]
-        .into_iter()
-        .flatten()
+    [
+        core_variables::VARIABLES,
+        connection_variables::VARIABLES,
+        headers::VARIABLES,
+        proxy::VARIABLES,
+        upstream_variables::VARIABLES,
+    ]
+    .into_iter()
+    .flatten()
 }

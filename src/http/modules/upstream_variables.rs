@@ -162,7 +162,8 @@ mod tests {
             "[192.0.2.10:80 : 192.0.2.11:80] [504 : 201] [- : 0.007] [- : 0.012] [0.020 : 0.020] [0 : 2] [0 : 39] \
              [0 : 27] [] [192.0.2.10:80:connect_timeout:20 : 192.0.2.11:80:ok:20] []"
         );
-        let reply = world.upstream_fails("connect_timeout", 504).upstream_fails("reset_before_header", 502).get("/");
+        let reply =
+            world.upstream_fails("connect_timeout", 504).upstream_fails("reset_before_header", 502).get("/");
         assert!(reply.field("x-show").contains("[reset_before_header]"), "{}", reply.head);
     }
 

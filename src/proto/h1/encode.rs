@@ -16,7 +16,7 @@ pub struct RespondOptions<'a> {
     pub chunked_allowed: bool,
     /// Trailer fields will follow: the body is chunked even where its length is known.
     pub trailers_expected: bool,
-    /// A 101 response: `Connection: upgrade`, and raw bytes after the head.
+    /// A 101 response (`Connection: upgrade`), or a 2xx to CONNECT: raw bytes follow the head.
     pub upgrade: bool,
 }
 
@@ -82,7 +82,10 @@ pub(super) fn response_head(
     if framing == ResponseFraming::Streamed {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    connection(persists, options, out);
+    // A tunnel that CONNECT asked for has no connection left to speak of.
+    if !options.upgrade || status == Status::SWITCHING_PROTOCOLS {
+        connection(persists, options, out);
+    }
     if let Some(etag) = response.etag {
         line(b"ETag: ", response.text(etag), out);
     }
