@@ -10,7 +10,9 @@ use crate::conf;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
+use crate::proto::dns::{self, DnsName, RecordType};
 use crate::proto::{h1, memcached, proxy_protocol};
+use crate::upstream::names;
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
 pub type Law = (&'static str, fn(&[u8]));
@@ -19,6 +21,7 @@ pub type Law = (&'static str, fn(&[u8]));
 pub const LAWS: &[Law] = &[
     ("chunked_body", chunked_body),
     ("configuration_text", configuration_text),
+    ("dns_answer", dns_answer),
     ("entity_tags", entity_tags),
     ("escapes", escapes),
     ("h1_connection", h1_connection),
@@ -138,6 +141,23 @@ pub fn memcached(data: &[u8]) {
     let (key, wire) = (&data[..end], data.get(end + 1..).unwrap_or_default());
     memcached::fuzz_memcached(key, wire, step(data));
     memcached::fuzz_memcached(key, wire, 1);
+}
+
+/// What is asked of DNS servers on the first line (`A a.test`, `AAAA`, `SRV`), then their messages one after the other,
+/// each with its length in two bytes in front.
+pub fn dns_answer(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (question, messages) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let (kind, name) = question.split_at(memchr::memchr(b' ', question).unwrap_or(0));
+    let Ok(name) = DnsName::parse(name.trim_ascii()) else { return };
+    let record = match kind {
+        b"AAAA" => RecordType::Aaaa,
+        b"SRV" => RecordType::Srv,
+        _ => RecordType::A,
+    };
+    dns::fuzz::law_question_is_echoed(data.len() as u16, &name, record);
+    dns::fuzz::fuzz_reply(messages.get(2..).unwrap_or_default(), &name, record);
+    names::fuzz::fuzz_resolver(&name, record == RecordType::Srv, messages);
 }
 
 /// A request target.

@@ -11,3 +11,4 @@ pub mod message;
 pub mod process;
 pub mod proto;
 pub mod server;
+pub mod upstream;

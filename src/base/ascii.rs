@@ -130,6 +130,11 @@ pub fn append_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
+/// Appends eight hexadecimal digits in upper case.
+pub fn append_hex_upper_u32(out: &mut Vec<u8>, number: u32) {
+    out.extend((0..8).rev().map(|digit| HEX_UPPER[(number >> (4 * digit) & 15) as usize]));
+}
+
 /// Appends `number` in lower-case hexadecimal without leading zeros (`0` for zero), as nginx writes ETags.
 pub fn append_hex(out: &mut Vec<u8>, number: u64) {
     let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);

@@ -1,8 +1,38 @@
-//! Base64 as nginx decodes it (credentials of Basic authentication).
+//! Base64 as nginx decodes and encodes it (credentials of Basic authentication, secure links, cookies).
 
 /// Appends what `text` decodes to. As in nginx, decoding stops at the first `=` and bits left over at the end are
 /// dropped. `false` if another byte is none of the alphabet or a lone character is left; then nothing is appended.
 pub fn decode(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    decode_by(out, text, sextet)
+}
+
+/// The same of the alphabet that is safe in URLs (`-` and `_`).
+pub fn decode_url(out: &mut Vec<u8>, text: &[u8]) -> bool {
+    decode_by(out, text, |byte| match byte {
+        b'-' => Some(62),
+        b'_' => Some(63),
+        b'+' | b'/' => None,
+        byte => sextet(byte),
+    })
+}
+
+/// Appends `bytes` encoded, padded with `=`.
+pub fn encode(out: &mut Vec<u8>, bytes: &[u8]) {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for group in bytes.chunks(3) {
+        let mut word = [0; 4];
+        word[1..=group.len()].copy_from_slice(group);
+        let bits = u32::from_be_bytes(word);
+        for index in 0..4 {
+            out.push(match index <= group.len() {
+                true => ALPHABET[(bits >> (18 - 6 * index) & 63) as usize],
+                false => b'=',
+            });
+        }
+    }
+}
+
+fn decode_by(out: &mut Vec<u8>, text: &[u8], sextet: impl Fn(u8) -> Option<u32>) -> bool {
     let text = text.split(|&byte| byte == b'=').next().unwrap_or(text);
     if text.len() % 4 == 1 {
         return false;
@@ -58,6 +88,27 @@ mod tests {
             assert_eq!(decoded(text).as_deref(), Some(plain.as_bytes()), "{text}");
         }
         assert_eq!(decoded("+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        for plain in ["", "f", "fo", "foo", "foob", "fooba", "foobar"] {
+            let mut text = Vec::new();
+            encode(&mut text, plain.as_bytes());
+            assert_eq!(text.len() % 4, 0);
+            assert_eq!(decoded(std::str::from_utf8(&text).unwrap()).as_deref(), Some(plain.as_bytes()));
+        }
+        let mut text = Vec::new();
+        encode(&mut text, &[0xfb, 0xff, 0xbf]);
+        assert_eq!(text, b"+/+/");
+    }
+
+    #[test]
+    fn the_alphabet_of_urls_has_other_last_letters() {
+        let mut out = Vec::new();
+        assert!(decode_url(&mut out, b"-_-_"));
+        assert_eq!(out, [0xfb, 0xff, 0xbf]);
+        assert!(!decode_url(&mut out, b"+/+/"));
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod ascii;
 pub mod base64;
 pub mod cidr;
 pub mod clock;
+pub mod forwarded;
 pub mod level;
 pub mod log;
 pub mod percent;

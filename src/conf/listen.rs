@@ -28,6 +28,11 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// True for addresses that only this machine reaches.
+    pub fn is_loopback(&self) -> bool {
+        matches!(self, Self::Inet(address) if address.ip().is_loopback())
+    }
+
     /// True for `0.0.0.0` and `[::]`: every address of the family.
     pub fn is_wildcard(&self) -> bool {
         matches!(self, Self::Inet(address) if address.ip().is_unspecified())

@@ -15,6 +15,48 @@ pub trait SystemFacts {
 
     /// What the kernel measured on a connection (`$tcpinfo_*`); `None` for one that is not TCP.
     fn tcp_info(&mut self, connection: &ConnectionFacts) -> Option<TcpInfo>;
+
+    /// How many connections and requests there were and are, in all workers together.
+    fn connections(&self) -> ConnectionCounts {
+        ConnectionCounts::default()
+    }
+}
+
+/// Numbers of connections and requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// Connections that were accepted. All of them are handled, or they are not accepted at all.
+    pub accepted: u64,
+    /// Requests.
+    pub requests: u64,
+    /// Connections that are open.
+    pub active: u64,
+    /// Those within a request head.
+    pub reading: u64,
+    /// Those being served.
+    pub writing: u64,
+}
+
+impl ConnectionCounts {
+    /// Connections between requests. Each number is read on its own while others change, so that the rest may seem
+    /// less than nothing for a moment.
+    pub fn waiting(&self) -> u64 {
+        self.active.saturating_sub(self.reading).saturating_sub(self.writing)
+    }
+}
+
+impl std::ops::Add for ConnectionCounts {
+    type Output = ConnectionCounts;
+
+    fn add(self, other: ConnectionCounts) -> ConnectionCounts {
+        ConnectionCounts {
+            accepted: self.accepted + other.accepted,
+            requests: self.requests + other.requests,
+            active: self.active + other.active,
+            reading: self.reading + other.reading,
+            writing: self.writing + other.writing,
+        }
+    }
 }
 
 /// Measures of a TCP connection.

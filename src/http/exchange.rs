@@ -16,6 +16,7 @@ use super::context::{Context, Env};
 use super::file::Symlinks;
 use super::flow::{Answer, Step};
 use super::modules::LocationSettings;
+use super::modules::Notes;
 use super::modules::rewrite;
 use super::modules::static_files::Opened;
 use super::modules::try_files;
@@ -159,6 +160,8 @@ pub struct Exchange {
     pub limit_rate: Option<u64>,
     /// What is known of the upstream, once the request was passed on.
     pub upstream: Option<Box<Passed>>,
+    /// What modules remember of it.
+    pub notes: Notes,
     /// What the shell counted.
     pub outcome: Outcome,
     slots: Vec<Kept>,
@@ -215,6 +218,7 @@ impl Exchange {
             allow_ranges: false,
             limit_rate: None,
             upstream: None,
+            notes: Notes::default(),
             outcome: Outcome::default(),
             slots: Vec::new(),
             slot_text: Vec::new(),
@@ -264,6 +268,7 @@ impl Exchange {
         if let Some(passed) = &mut self.upstream {
             passed.clear();
         }
+        self.notes = Notes::default();
         self.outcome = Outcome::default();
         self.prepare_slots();
         self.choose_default_server();
@@ -293,6 +298,7 @@ impl Exchange {
         self.body = Body::Empty;
         self.opened.forget();
         self.request_body = RequestBody::Unread;
+        self.notes = Notes::default();
     }
 
     fn prepare_slots(&mut self) {

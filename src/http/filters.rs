@@ -3,15 +3,17 @@
 //! 1. `conditional`: If-Modified-Since, If-None-Match and their like, before anything that a 304 must not pay for; it
 //!    needs Last-Modified and ETag as the handler set them.
 //! 2. `headers`: `add_header` and `expires`, which go by the status that the client will see (304 included).
-//! 3. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
-//! 4. `ranges`: cuts the body last, because ranges count bytes of what is sent.
-//! 5. `headers` again: `add_trailer` gives the length up, whatever it has become.
+//! 3. `userid`: its cookie, for errors too.
+//! 4. `cors`: its fields take the place of those that a handler or `add_header` may have set.
+//! 5. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
+//! 6. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 7. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
 use crate::message::{FieldName, Status};
 
 use super::context::Context;
 use super::exchange::Exchange;
-use super::modules::{conditional, headers, ranges, spa};
+use super::modules::{conditional, cors, headers, ranges, spa, userid};
 
 /// Runs them all; a status replaces the response (412, 416).
 pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
@@ -27,6 +29,8 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.fields.clear_lines();
         return Some(status);
     }
+    userid::filter(exchange, context);
+    cors::filter(exchange, context);
     spa::filter(exchange, context);
     let status = ranges::filter(exchange, context);
     headers::make_room_for_trailers(exchange, context);

@@ -1,15 +1,17 @@
 //! The way of a request, in order. nginx calls these phases; the order and its reasons are written here once.
 //!
-//! 1. `Start`: normalise the target, choose the virtual host.
+//! 1. `Start`: normalise the target, choose the virtual host, learn the client's address from a trusted proxy.
 //! 2. `EarlyBody`: `client_body_early_read` reads the body, so that the phases below can see it.
 //! 3. `ServerRewrite`: the server's own rewrite program. Comes before the location is chosen, because it may change
 //!    the URI that chooses it.
 //! 4. `FindLocation`: longest prefix, then regular expressions; `internal`, `client_max_body_size`, the redirect that
 //!    adds a slash.
 //! 5. `Rewrite`: the location's rewrite program; if it changed the URI, back to 4 (at most ten times).
-//! 6. `Access`: who may; all modules (`satisfy all`) or one of them (`satisfy any`).
-//! 7. `TryFiles`: the first file that exists, else an internal redirect.
-//! 8. `Content`: the location's handler, else the content handlers in order until one answers.
+//! 6. `PreAccess`: the client's address by the location's settings, since all that follows goes by it; CORS preflights,
+//!    which carry no credentials; `limit_req` and `limit_conn`, so that guessing passwords is limited too.
+//! 7. `Access`: who may; all modules (`satisfy all`) or one of them (`satisfy any`).
+//! 8. `TryFiles`: the first file that exists, else an internal redirect.
+//! 9. `Content`: the location's handler, else the content handlers in order until one answers.
 //!
 //! Then the header filters ([`super::filters`]), and the response goes out.
 
@@ -40,6 +42,8 @@ pub enum Stage {
     FindLocation,
     /// In the location's rewrite program.
     Rewrite,
+    /// Before asking who may.
+    PreAccess,
     /// Asking who may.
     Access,
     /// In `try_files`.
@@ -74,6 +78,7 @@ pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<An
             Stage::ServerRewrite => rewrite::run(exchange, context, answer.take()),
             Stage::FindLocation => find_location(exchange, context),
             Stage::Rewrite => rewrite::run(exchange, context, answer.take()),
+            Stage::PreAccess => pre_access(exchange, context, answer.take()),
             Stage::Access => access::handle(exchange, context),
             Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
             Stage::Content(number) => content(exchange, context, number, answer.take()),
@@ -132,7 +137,8 @@ fn advance(exchange: &mut Exchange) {
             exchange.rewriting.begin();
             Stage::Rewrite
         }
-        Stage::Rewrite => Stage::Access,
+        Stage::Rewrite => Stage::PreAccess,
+        Stage::PreAccess => Stage::Access,
         Stage::Access => {
             exchange.trying = try_files::Running::default();
             Stage::TryFiles
@@ -161,6 +167,7 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
         exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
         return Flow::Status(Status::METHOD_NOT_ALLOWED);
     }
+    modules::realip::apply(exchange, context);
     Flow::Next
 }
 
@@ -239,6 +246,18 @@ pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
         Some(limit) if limit.spared & (1 << method as u32) == 0 => limit.location,
         _ => location,
     };
+}
+
+/// What every request passes before it is asked who may.
+fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
+    if answer.is_none() {
+        modules::realip::apply(exchange, context);
+        match modules::cors::answer_preflight(exchange, context) {
+            Flow::Next => {}
+            flow => return flow,
+        }
+    }
+    Flow::Next
 }
 
 /// Runs the location's own handler, else the content handler with this number.

@@ -53,6 +53,8 @@ pub struct Site {
     pub error_log: ErrorTargets,
     /// The access log of scopes without one.
     pub access_log: AccessLogs,
+    /// The group of every address that requests are passed on to, by its [`super::upstream_call::PassId`].
+    pub passes: Vec<Arc<crate::upstream::Group>>,
     /// `debug_connection`: clients whose lines every error log takes.
     pub debug_connections: AddressSet,
 }

@@ -10,10 +10,15 @@
 //!    on and the output pulls the body from it; with any other decision (an error page, an internal redirect) the relay
 //!    is dropped.
 
+use std::fmt;
 use std::sync::Arc;
 
+use crate::base::level::Level;
 use crate::message::{Fields, ResponseHead, Status};
 
+use super::body::Body;
+use super::context::Env;
+use super::exchange::Exchange;
 use super::modules::passing::PassUrl;
 use super::modules::request_body::TempPath;
 
@@ -278,5 +283,36 @@ impl Passed {
         self.trailers.clear();
         self.error = None;
         self.computed = None;
+    }
+}
+
+impl Exchange {
+    /// Whether the response is the beginning of a tunnel.
+    pub fn is_switched(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|passed| passed.switched)
+    }
+
+    /// Whether trailers of an upstream may follow the response.
+    pub fn passes_trailers(&self) -> bool {
+        matches!(self.body, Body::Upstream(None))
+            && self
+                .upstream
+                .as_ref()
+                .is_some_and(|passed| passed.call.as_ref().is_some_and(|call| call.pass_trailers))
+    }
+
+    /// The trailers of the upstream's response, where they are passed on.
+    pub fn pass_trailers(&self, trailers: &mut Fields) {
+        let Some(passed) = &self.upstream else { return };
+        if passed.call.as_ref().is_some_and(|call| call.pass_trailers) {
+            for (_, name, value) in passed.trailers.iter() {
+                trailers.push(name, value);
+            }
+        }
+    }
+
+    /// Logs what happened with the upstream.
+    pub fn log_upstream(&mut self, env: &mut Env, level: Level, message: fmt::Arguments) {
+        self.log_in_scope(env, level, message);
     }
 }

@@ -402,6 +402,9 @@ fn apply_options(socket: &Socket, plan: &SocketPlan, log: LogLine<'_>) {
     }
     if let ListenAddress::Inet(_) = plan.address {
         check("TCP_NODELAY", socket.set_tcp_nodelay(true));
+        if plan.address.is_loopback() {
+            sys::set_loopback_congestion(socket);
+        }
         check("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(NOT_SENT_LOW_WATER));
         if let Some(queue) = options.fastopen {
             check("TCP_FASTOPEN", sys::set_tcp_fastopen(socket, i32::try_from(queue).unwrap_or(i32::MAX)));

@@ -104,6 +104,23 @@ fn set_int_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// IP_BIND_ADDRESS_NO_PORT: the port is chosen at `connect`.
+pub fn set_bind_address_no_port(socket: impl AsFd) -> io::Result<()> {
+    set_int_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// IPV6_TRANSPARENT: the socket may be bound to an address that is not ours.
+pub fn set_ipv6_transparent(socket: impl AsFd) -> io::Result<()> {
+    set_int_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, 1)
+}
+
+/// A connection over the loopback has no path whose rate could be found: congestion control that paces (bbr) only arms
+/// a timer for every packet, a twelfth of what a small proxied request costs. `reno` is in every kernel and allowed to
+/// everybody; where it is refused nevertheless, the connection works as it is.
+pub fn set_loopback_congestion(socket: impl AsFd) {
+    let _ = rustix::net::sockopt::set_tcp_congestion(socket.as_fd(), "reno");
+}
+
 /// TCP_DEFER_ACCEPT: a connection is accepted when its first data is there, or after `seconds`; 0 switches it off.
 pub fn set_tcp_defer_accept(socket: impl AsFd, seconds: i32) -> io::Result<()> {
     set_int_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, seconds)

@@ -142,7 +142,7 @@ fn a_directive_in_the_wrong_place_is_told_where_it_belongs() {
 #[test]
 fn a_directive_that_is_known_but_not_built_is_told_so() {
     ours_only!();
-    let (status, text) = diagnose("http { server { location / {\n fastcgi_pass x;\n } } }");
+    let (status, text) = diagnose("http { server { location / {\n fastcgi_pass localhost:9000;\n } } }");
     assert_eq!(status, Some(1));
     let line = text.lines().find(|line| line.contains("[emerg]")).expect(&text);
     assert!(

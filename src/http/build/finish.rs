@@ -38,7 +38,8 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let variables = builder.finish_variables();
     let logs = modules::log::finish(builder, &main);
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
-    let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr");
+    let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr")
+        || locations.iter().flatten().any(|location| location.settings.userid.needs_local_address());
     Some(Site {
         mentions_server_address,
         main,
@@ -51,6 +52,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         error_log: logs.error,
         access_log: logs.access,
         debug_connections: logs.debug_connections,
+        passes: groups(std::mem::take(&mut builder.passes)),
     })
 }
 
@@ -164,4 +166,40 @@ fn warn_of_implicit_default(
         .within(server.include)
         .help("mark one server of the address with `default_server`");
     builder.diagnostics.push(diagnostic);
+}
+
+fn groups(
+    passes: Vec<crate::http::upstream_call::PassAddress>,
+) -> Vec<std::sync::Arc<crate::upstream::Group>> {
+    use crate::http::upstream_call::PassAddress;
+    passes
+        .into_iter()
+        .map(|pass| match pass {
+            PassAddress::Host { host, port, default_port } => {
+                let text = String::from_utf8_lossy(&host).into_owned();
+                let port = port.unwrap_or(default_port);
+                let name = format!("{text}:{port}");
+                let peers = text
+                    .parse()
+                    .map(|ip: std::net::IpAddr| {
+                        vec![std::sync::Arc::new(crate::upstream::Peer {
+                            name: name.as_str().into(),
+                            address: crate::upstream::PeerAddress::Inet((ip, port).into()),
+                        })]
+                    })
+                    .unwrap_or_default();
+                std::sync::Arc::new(crate::upstream::Group { name: text.into(), peers })
+            }
+            PassAddress::Unix(path) => {
+                let name = format!("unix:{}", String::from_utf8_lossy(&path));
+                std::sync::Arc::new(crate::upstream::Group {
+                    name: name.as_str().into(),
+                    peers: vec![std::sync::Arc::new(crate::upstream::Peer {
+                        name: name.as_str().into(),
+                        address: crate::upstream::PeerAddress::Unix(path),
+                    })],
+                })
+            }
+        })
+        .collect()
 }

@@ -6,7 +6,7 @@ use crate::conf::listen::{Listen, ListenDirective};
 use crate::conf::source::Span;
 use crate::conf::template::VariableId;
 use crate::conf::tree::Word;
-use crate::http::modules::Drafts;
+use crate::http::modules::{Drafts, referer};
 use crate::http::server_names::ServerName;
 use crate::http::site::LocationId;
 
@@ -87,8 +87,14 @@ fn set_server(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
         span: call.span(),
         include: call.directive.include,
     }));
-    let (drafts, children) = scope.nested(Context::SERVER, LocationHead::server(), call.block());
+    let (mut drafts, mut children) = scope.nested(Context::SERVER, LocationHead::server(), call.block());
     if let Some(mut server) = scope.server.take() {
+        let mut conflicts = Vec::new();
+        let names = server.names.iter().map(|name| &name.name);
+        referer::add_server_names(&mut drafts, &mut children, names, &mut conflicts);
+        for (span, include, message) in conflicts {
+            scope.builder.error_at(span, include, message);
+        }
         if server.listens.is_empty() {
             let usual = format!("*:{}", scope.builder.default_port);
             let directive = ListenDirective::parse(&[usual.as_str()]).map_err(Complaint::new)?;

@@ -43,12 +43,12 @@ pub static VARIABLES: &[VariableEntry] = &[
         append_peer(exchange, out);
         true
     }),
-    VariableEntry::new("remote_port", |exchange, _, out| port(&exchange.connection.peer, out)),
+    VariableEntry::new("remote_port", |exchange, _, out| append_port(&exchange.connection.peer, out)),
     VariableEntry::new("scheme", |exchange, _, out| {
         text(out, if exchange.connection.secure { b"https" } else { b"http" })
     }),
     VariableEntry::new("server_addr", server_addr),
-    VariableEntry::new("server_port", |exchange, _, out| port(&exchange.connection.local, out)),
+    VariableEntry::new("server_port", |exchange, _, out| append_port(&exchange.connection.local, out)),
     VariableEntry::new("tcpinfo_rcv_space", |exchange, context, out| {
         tcp_info(exchange, context, out, |info| info.receive_space)
     }),
@@ -96,7 +96,12 @@ fn append_ip(address: IpAddr, out: &mut Vec<u8>) {
 
 /// Appends the client's address (`$remote_addr`): `unix:` for a client of a Unix socket.
 pub fn append_peer(exchange: &Exchange, out: &mut Vec<u8>) {
-    match &exchange.connection.peer {
+    append_endpoint(&exchange.connection.peer, out);
+}
+
+/// Appends a client's address: `unix:` for one on a Unix socket.
+pub fn append_endpoint(endpoint: &Endpoint, out: &mut Vec<u8>) {
+    match endpoint {
         Endpoint::Inet(address) => append_ip(address.ip(), out),
         Endpoint::Unix(_) => out.extend_from_slice(b"unix:"),
     }
@@ -111,8 +116,8 @@ fn binary_remote_addr(exchange: &mut Exchange, _: &mut Context, out: &mut Vec<u8
     }
 }
 
-/// A port; empty for Unix sockets.
-fn port(endpoint: &Endpoint, out: &mut Vec<u8>) -> bool {
+/// Appends a port; nothing for Unix sockets.
+pub fn append_port(endpoint: &Endpoint, out: &mut Vec<u8>) -> bool {
     if let Endpoint::Inet(address) = endpoint
         && address.port() != 0
     {
@@ -160,7 +165,7 @@ fn proxied_address(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
 
 fn proxied_port(address: Option<SocketAddr>, out: &mut Vec<u8>) -> bool {
     let Some(address) = address else { return false };
-    port(&Endpoint::Inet(address), out)
+    append_port(&Endpoint::Inet(address), out)
 }
 
 /// `$proxy_protocol_tlv_NAME`: a value of the PROXY protocol's second version, by name or by type (`0x05`). An unknown

@@ -149,7 +149,7 @@ fn cookie(exchange: &mut Exchange, _: &mut Context, name: &[u8], out: &mut Vec<u
 
 /// As nginx: cookies are divided by `;` alone, spaces before a name and around `=` are skipped, those behind a value
 /// belong to it.
-fn find_cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub fn find_cookie<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     line.split(|&byte| byte == b';').find_map(|cookie| {
         let (found, rest) = skip_spaces(cookie).split_at_checked(name.len())?;
         if !found.eq_ignore_ascii_case(name) {

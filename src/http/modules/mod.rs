@@ -125,8 +125,39 @@ modules_with_settings! {
     tunnel,
     /// `map`.
     map,
+    /// `split_clients`.
+    split_clients,
+    /// `geo`.
+    geo,
+    /// `set_real_ip_from`, `real_ip_header`.
+    realip,
+    /// `valid_referers`.
+    referer,
+    /// `secure_link`.
+    secure_link,
+    /// `userid`.
+    userid,
+    /// `modern_browser`, `ancient_browser`.
+    browser,
+    /// `cors`.
+    cors,
+    /// `stub_status`.
+    stub_status,
+    /// `degradation`.
+    degradation,
+    /// `resolver`, `resolver_timeout`.
+    resolver,
     /// `access_log`, `log_format`, `error_log`.
     log,
+}
+
+/// What modules remember of one request, beyond one call.
+#[derive(Default)]
+pub struct Notes {
+    /// The peer whose address a proxy's report has replaced.
+    pub real_ip: realip::Note,
+    /// The client's identifier, once a variable or the filter asked for it.
+    pub user_id: userid::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.
@@ -156,6 +187,13 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
             builder.diagnostics.push(Diagnostic::warning(message).at(span).within(include));
         }
     }
+    if let Some((span, include)) = drafts.secure_link.as_deref().and_then(secure_link::mixed_forms) {
+        builder.error_at(span, include, secure_link::MIXED_FORMS);
+    }
+    let referers = drafts.referer.as_ref().and_then(|own| own.valid.as_ref());
+    if let Some((span, include)) = referers.and_then(|valid| valid.names_nobody()) {
+        builder.error_at(span, include, referer::NAMES_NOBODY);
+    }
     let rules = drafts.access.as_ref().and_then(|own| own.rules.as_ref());
     if let Some((span, include)) = rules.and_then(access::Rules::pointless_allow) {
         builder.diagnostics.push(Diagnostic::warning(access::POINTLESS_ALLOW).at(span).within(include));
@@ -164,13 +202,20 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
 
 /// The built-in variables of all modules.
 pub fn variables() -> impl Iterator<Item = &'static VariableEntry> {
-    [
-        core_variables::VARIABLES,
-        connection_variables::VARIABLES,
-        headers::VARIABLES,
-        proxy::VARIABLES,
-        upstream_variables::VARIABLES,
-    ]
-    .into_iter()
-    .flatten()
+    VARIABLES.iter().copied().flatten()
 }
+
+/// The modules that have variables.
+static VARIABLES: &[&[VariableEntry]] = &[
+    core_variables::VARIABLES,
+    connection_variables::VARIABLES,
+    headers::VARIABLES,
+    proxy::VARIABLES,
+    upstream_variables::VARIABLES,
+    realip::VARIABLES,
+    referer::VARIABLES,
+    secure_link::VARIABLES,
+    userid::VARIABLES,
+    browser::VARIABLES,
+    stub_status::VARIABLES,
+];

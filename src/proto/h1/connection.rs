@@ -1,6 +1,8 @@
 //! One client connection: reading requests, framing responses.
 
-use crate::message::{Method, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version};
+use crate::message::{
+    Fields, Method, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status, Version,
+};
 
 use super::chunked::{ChunkedDecoder, ChunkedItem};
 use super::encode::{self, RespondOptions};
@@ -220,6 +222,13 @@ impl Connection {
             if status == Status::CONTINUE {
                 self.withholds_body = false;
             }
+        }
+    }
+
+    /// Appends an interim response with fields; nothing for clients before HTTP/1.1.
+    pub fn interim_with(&mut self, status: Status, fields: &Fields, out: &mut Vec<u8>) {
+        if self.version >= Version::Http11 {
+            encode::interim_with(status, fields, out);
         }
     }
 

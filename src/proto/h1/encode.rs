@@ -1,6 +1,6 @@
 //! Response heads as bytes, in nginx's order.
 
-use crate::message::{FieldName, ResponseFraming, ResponseHead, Status, Version};
+use crate::message::{FieldName, Fields, ResponseFraming, ResponseHead, Status, Version};
 
 /// What the engine and the shell know about a response beside its head.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub struct RespondOptions<'a> {
     pub chunked_allowed: bool,
     /// Trailer fields will follow: the body is chunked even where its length is known.
     pub trailers_expected: bool,
-    /// A 101 response (`Connection: upgrade`), or a 2xx to CONNECT: raw bytes follow the head.
+    /// A 101 response, or a 200 to CONNECT: raw bytes follow the head.
     pub upgrade: bool,
 }
 
@@ -24,6 +24,34 @@ pub struct RespondOptions<'a> {
 pub fn interim(status: Status, out: &mut Vec<u8>) {
     status_line(status, None, out);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Appends an interim response with the fields that an upstream gave it (103, RFC 8297), but for those of a connection.
+pub fn interim_with(status: Status, fields: &Fields, out: &mut Vec<u8>) {
+    status_line(status, None, out);
+    for (field, name, value) in fields.iter() {
+        if !is_of_connection(field.id) {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            end_line(value, out);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Fields that speak of a connection or of a body, which an interim response has none of.
+fn is_of_connection(id: FieldName) -> bool {
+    matches!(
+        id,
+        FieldName::Connection
+            | FieldName::KeepAlive
+            | FieldName::TransferEncoding
+            | FieldName::ContentLength
+            | FieldName::Upgrade
+            | FieldName::Trailer
+            | FieldName::ProxyConnection
+            | FieldName::Te
+    )
 }
 
 /// How the body of this response is framed (RFC 9112 section 6.3).
@@ -82,10 +110,7 @@ pub(super) fn response_head(
     if framing == ResponseFraming::Streamed {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    // A tunnel that CONNECT asked for has no connection left to speak of.
-    if !options.upgrade || status == Status::SWITCHING_PROTOCOLS {
-        connection(persists, options, out);
-    }
+    connection(status == Status::SWITCHING_PROTOCOLS, persists, options, out);
     if let Some(etag) = response.etag {
         line(b"ETag: ", response.text(etag), out);
     }
@@ -114,9 +139,12 @@ fn content_length(response: &ResponseHead, framing: ResponseFraming, out: &mut V
     }
 }
 
-fn connection(persists: bool, options: &RespondOptions<'_>, out: &mut Vec<u8>) {
+fn connection(switches: bool, persists: bool, options: &RespondOptions<'_>, out: &mut Vec<u8>) {
     if options.upgrade {
-        out.extend_from_slice(b"Connection: upgrade\r\n");
+        // Behind a 200 to CONNECT nothing is upgraded: there is no HTTP any more.
+        if switches {
+            out.extend_from_slice(b"Connection: upgrade\r\n");
+        }
     } else if persists {
         out.extend_from_slice(b"Connection: keep-alive\r\n");
         if let Some(seconds) = options.keep_alive_header {

@@ -137,6 +137,9 @@ impl Client {
 
     /// Logs the exchange and gives its memory back.
     pub fn end_exchange(&mut self, mut active: Box<Active>, res: &mut Resources) {
+        if let Some(relay) = active.relay.take() {
+            relay.abandon(&mut active.exchange, res);
+        }
         let exchange = &mut active.exchange;
         exchange.outcome.request_length = self.request_bytes;
         exchange.log_access(&mut res.env);
@@ -171,6 +174,9 @@ impl Client {
     pub fn on_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let now_ms = res.env.now.monotonic_ms;
         match &self.state {
+            State::Active(active) if active.waiting == Waiting::Output && active.output.is_starved() => {
+                self.on_relay_deadline(key, res)
+            }
             State::Active(active) if active.waiting == Waiting::Output && self.unsent.is_empty() => {
                 if active.output.is_delayed(now_ms) {
                     return self.on_ready(key, res);
@@ -178,6 +184,8 @@ impl Client {
                 self.time_out(None, "client timed out", res)
             }
             State::Active(active) => match active.waiting {
+                Waiting::Upstream => self.on_relay_deadline(key, res),
+                Waiting::Tunnel => Fate::Close,
                 Waiting::Body => self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res),
                 // The pool answers in its own time.
                 Waiting::Answer(_) | Waiting::Nothing => {
@@ -195,7 +203,7 @@ impl Client {
         }
     }
 
-    fn time_out(&mut self, status: Option<Status>, message: &str, res: &mut Resources) -> Fate {
+    pub(super) fn time_out(&mut self, status: Option<Status>, message: &str, res: &mut Resources) -> Fate {
         res.log_connection(self, Level::Info, format_args!("{message} (110: Connection timed out)"));
         let reset = match &self.state {
             State::Active(active) => active.exchange.scope_settings().core.reset_timedout_connection,

@@ -7,23 +7,32 @@
 //! - [`serve`]: bytes in, requests, the exchange's steps;
 //! - [`output`]: the response's bytes out;
 //! - [`request_body`]: bodies that are asked for;
+//! - [`passing`]: requests that are passed on to an upstream;
+//! - [`tunnel`]: bytes both ways;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
 pub mod output;
+pub mod passing;
 pub mod request_body;
 pub mod serve;
+pub mod tunnel;
 
 use std::os::fd::OwnedFd;
 
+use crate::http::body::Body;
 use crate::http::exchange::{ConnectionFacts, Exchange};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
+use crate::server::relay::Relay;
+use crate::server::worker::counters::Counted;
+use crate::server::worker::resources::Resources;
 
 use output::Output;
 use request_body::BodyReader;
+use tunnel::Tunnel;
 
 /// Names a connection: its place in the worker's slab and the generation of its tenancy, so that whatever comes late
 /// for a former tenant is dropped.
@@ -79,6 +88,12 @@ pub struct Active {
     pub body: Option<BodyReader>,
     /// The file that the body was put into; dropped (and removed) with the request.
     pub body_file: Option<TemporaryFile>,
+    /// The way to an upstream and back, if the request was passed on.
+    pub relay: Option<Box<Relay>>,
+    /// Bytes of the body that were passed on as they came.
+    pub uploaded: u64,
+    /// The tunnel that the connection has become.
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// What an active request waits for.
@@ -90,6 +105,10 @@ pub enum Waiting {
     Answer(JobId),
     /// The request body.
     Body,
+    /// The upstream's response.
+    Upstream,
+    /// Either side of a tunnel.
+    Tunnel,
     /// Room in the socket, or `limit_rate`, or the pool's reading of a file.
     Output,
 }
@@ -122,12 +141,16 @@ pub struct Client {
     pub flags: Flags,
     /// Idle milliseconds that the last response granted.
     pub idle_ms: u64,
+    /// Monotonic milliseconds when the last piece of a body came that is passed on as it comes.
+    pub upload_moved_ms: u64,
     /// Not closed for idleness before this (monotonic milliseconds; `keepalive_min_timeout`).
     pub keep_until_ms: u64,
     /// Milliseconds without a byte that end discarding and lingering.
     pub linger_timeout_ms: u64,
     /// Bytes that the socket did not take; they go before everything else.
     pub unsent: Vec<u8>,
+    /// What it is counted as.
+    pub counted: Counted,
 }
 
 /// What is known of a connection's socket.
@@ -149,6 +172,8 @@ pub struct Flags {
     pub in_ready_list: bool,
     /// It may have more unsent in the kernel than others.
     pub fast_reader: bool,
+    /// The client is gone, and its request is finished for the upstream's sake alone.
+    pub gone: bool,
     /// It was closed by the server's own decision to reset it.
     pub reset: bool,
 }
@@ -170,8 +195,37 @@ impl Client {
 }
 
 impl Active {
+    /// Whether more of a body that is passed on as it comes can be taken now.
+    pub fn takes_upload(&self) -> bool {
+        self.relay.as_ref().is_some_and(|relay| relay.has_upload_room())
+    }
+
+    /// The response is made of something else than what the upstream sent: the upstream is let go.
+    pub fn drop_idle_relay(&mut self, res: &mut Resources) {
+        if !matches!(self.exchange.body, Body::Upstream(_))
+            && let Some(relay) = self.relay.take()
+        {
+            relay.abandon(&mut self.exchange, res);
+        }
+    }
+
+    /// The connection is a tunnel from here on; `held` came behind the request.
+    pub fn begin_tunnel(&mut self, held: Vec<u8>) {
+        let early = self.relay.as_mut().map(|relay| relay.take_early()).unwrap_or_default();
+        self.tunnel = Some(Box::new(Tunnel::new(held, early)));
+    }
+
     /// An active request around an exchange.
     pub fn new(exchange: Exchange) -> Active {
-        Active { exchange, waiting: Waiting::Nothing, output: Output::default(), body: None, body_file: None }
+        Active {
+            exchange,
+            waiting: Waiting::Nothing,
+            output: Output::default(),
+            body: None,
+            body_file: None,
+            relay: None,
+            uploaded: 0,
+            tunnel: None,
+        }
     }
 }

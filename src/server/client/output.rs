@@ -26,7 +26,7 @@ use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
 /// Bodies up to so many bytes are copied behind their head, so that one `send` takes both (and several pipelined
 /// responses). For 16 KiB that costs 0.68 of nginx's CPU, two elements of `writev` 0.73, `sendfile` 0.78.
-const COPY_MAX: u64 = 32 * 1024;
+pub(super) const COPY_MAX: u64 = 32 * 1024;
 
 /// A reader that takes so many bytes of a body within [`FAST_MS`] is fast.
 const FAST_BYTES: u64 = 1 << 20;
@@ -62,6 +62,8 @@ pub struct Output {
     body_sent: u64,
     trailers: bool,
     sendfile: bool,
+    /// The upstream is waited for.
+    starved: bool,
 }
 
 /// `limit_rate`.
@@ -90,7 +92,7 @@ impl Rate {
 }
 
 /// Where sending stands.
-enum Pumped {
+pub(super) enum Pumped {
     /// All of the response was sent or gathered.
     Done,
     /// The socket takes no more now.
@@ -101,17 +103,20 @@ enum Pumped {
     Delayed(u64),
     /// The pool reads the file.
     Reading,
+    /// The upstream has nothing to say now.
+    Starved,
     /// The response cannot be finished as it was announced.
     Broken,
 }
 
 impl Client {
-    /// Encodes the response's head and gets its body ready.
-    pub fn respond(&mut self, active: &mut Active, res: &mut Resources) {
+    /// Encodes the response's head and gets its body ready. Says whether the connection is a tunnel from here on.
+    pub fn respond(&mut self, active: &mut Active, res: &mut Resources) -> bool {
         let exchange = &mut active.exchange;
         let site = exchange.site.clone();
         let settings = site.settings(exchange.location);
-        let trailers = crate::http::modules::headers::has_trailers(exchange);
+        let trailers = crate::http::modules::headers::has_trailers(exchange) || exchange.passes_trailers();
+        let switches = matches!(exchange.body, Body::Upstream(_)) && exchange.is_switched();
         let before = res.out.len();
         let options = RespondOptions {
             date: res.env.dates.http_date(),
@@ -122,7 +127,7 @@ impl Client {
             },
             chunked_allowed: settings.core.chunked_transfer_encoding,
             trailers_expected: trailers,
-            upgrade: false,
+            upgrade: switches,
         };
         let framing = self.wire.respond(&exchange.response, &options, &mut res.out);
         // From here on it says what was told to the client (`$sent_http_connection`).
@@ -134,7 +139,7 @@ impl Client {
             ResponseFraming::None => Body::Empty,
             _ => std::mem::take(&mut exchange.body),
         };
-        let rate = if body.is_empty() { None } else { rate_of(exchange, res) };
+        let rate = if body.is_empty() || switches { None } else { rate_of(exchange, res) };
         active.output = Output {
             body,
             framing,
@@ -144,14 +149,22 @@ impl Client {
             began_ms: res.env.now.monotonic_ms,
             ..Output::default()
         };
-        active.waiting = Waiting::Output;
+        active.waiting = if switches { Waiting::Tunnel } else { Waiting::Output };
+        switches
     }
 
     /// Sends as much of the response as the socket, the rate and the turn allow.
     pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         active.output.delayed_until_ms = None;
-        let pumped = self.pump_active(&mut active, key, res);
+        active.output.starved = false;
+        let pumped = match active.output.is_upstream() {
+            true => self.pump_upstream(&mut active, key, res),
+            false => self.pump_body(&mut active, key, res),
+        };
+        if matches!(pumped, Ok(Pumped::Done)) {
+            finish_stream(&mut active, res);
+        }
         let now_ms = res.env.now.monotonic_ms;
         match pumped {
             Ok(Pumped::Done) => return self.finish_response(active, key, res),
@@ -166,6 +179,10 @@ impl Client {
                 self.set_deadline(now_ms + ms);
             }
             Ok(Pumped::Reading) => {}
+            Ok(Pumped::Starved) => {
+                active.output.starved = true;
+                self.watch_relay(&active, res);
+            }
             Ok(Pumped::Broken) | Err(_) => {
                 active.exchange.outcome.complete = false;
                 res.out.clear();
@@ -192,7 +209,7 @@ impl Client {
         let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(low_water);
     }
 
-    fn pump_active(
+    fn pump_body(
         &mut self,
         active: &mut Active,
         key: ClientKey,
@@ -205,17 +222,8 @@ impl Client {
                 return Ok(Pumped::Spent);
             }
             let mut most = budget;
-            if let Some(rate) = output.rate {
-                let now_ms = res.env.now.monotonic_ms;
-                match rate.allowance(now_ms, output.body_sent) {
-                    0 => {
-                        if !self.flush(res)? {
-                            return Ok(Pumped::Blocked);
-                        }
-                        return Ok(Pumped::Delayed(rate.wait_ms(now_ms, output.body_sent)));
-                    }
-                    allowance => most = most.min(allowance),
-                }
+            if let Some(wait_ms) = output.limit_rate(&mut most, res.env.now.monotonic_ms) {
+                return Ok(if self.flush(res)? { Pumped::Delayed(wait_ms) } else { Pumped::Blocked });
             }
             most = output.begin_chunk(most, &mut res.out);
             let sent = match self.send_piece(output, most, key, res)? {
@@ -227,19 +235,8 @@ impl Client {
                     return Ok(Pumped::Broken);
                 }
             };
-            output.body_sent += sent;
-            exchange.outcome.body_bytes_sent += sent;
-            exchange.outcome.bytes_sent += sent;
-            output.end_chunk(sent, &mut res.out);
+            output.note_sent(sent, exchange, &mut res.out);
             budget -= sent.min(budget);
-        }
-        if output.framing == ResponseFraming::Streamed {
-            let mut trailers = Fields::default();
-            if output.trailers {
-                exchange.render_trailers(&mut res.env, &mut trailers);
-            }
-            finish(Some(&trailers), &mut res.out);
-            output.framing = ResponseFraming::None;
         }
         Ok(Pumped::Done)
     }
@@ -468,7 +465,12 @@ impl Client {
 
     /// Sends what was gathered and then `piece`; returns how much of the piece was taken. What is left of the gathered
     /// bytes is kept for the next turn.
-    fn send_with(&mut self, piece: &[u8], flags: SendFlags, res: &mut Resources) -> Result<usize, Errno> {
+    pub(super) fn send_with(
+        &mut self,
+        piece: &[u8],
+        flags: SendFlags,
+        res: &mut Resources,
+    ) -> Result<usize, Errno> {
         if !self.unsent.is_empty() {
             self.unsent.append(&mut res.out);
             std::mem::swap(&mut self.unsent, &mut res.out);
@@ -510,6 +512,21 @@ impl Client {
     }
 }
 
+/// Ends a chunked body, with its trailers.
+fn finish_stream(active: &mut Active, res: &mut Resources) {
+    let Active { exchange, output, .. } = active;
+    if output.framing != ResponseFraming::Streamed {
+        return;
+    }
+    let mut trailers = Fields::default();
+    if output.trailers {
+        exchange.pass_trailers(&mut trailers);
+        exchange.render_trailers(&mut res.env, &mut trailers);
+    }
+    finish(Some(&trailers), &mut res.out);
+    output.framing = ResponseFraming::None;
+}
+
 /// What became of an attempt at sending some of a piece.
 enum Piece {
     Sent(u64),
@@ -547,6 +564,53 @@ impl Output {
     /// The pool's job that it waits for.
     pub fn pending_job(&self) -> Option<JobId> {
         self.job
+    }
+
+    /// Whether the body comes from an upstream.
+    pub fn is_upstream(&self) -> bool {
+        matches!(self.body, Body::Upstream(_))
+    }
+
+    /// Whether an upstream is what it waits for.
+    pub fn is_starved(&self) -> bool {
+        self.starved
+    }
+
+    /// Whether only the connection's end tells the client that the body is over.
+    pub fn is_until_close(&self) -> bool {
+        self.framing == ResponseFraming::UntilClose
+    }
+
+    /// Cuts `most` to what `limit_rate` allows; where that is nothing, how many milliseconds to wait.
+    pub fn limit_rate(&self, most: &mut u64, now_ms: u64) -> Option<u64> {
+        let rate = self.rate?;
+        match rate.allowance(now_ms, self.body_sent) {
+            0 => Some(rate.wait_ms(now_ms, self.body_sent)),
+            allowance => {
+                *most = (*most).min(allowance);
+                None
+            }
+        }
+    }
+
+    /// Opens a chunk of so many bytes where chunks are needed and none is open; returns how much may be sent of it.
+    pub fn begin_chunk_of(&mut self, most: u64, out: &mut Vec<u8>) -> u64 {
+        if self.framing != ResponseFraming::Streamed {
+            return most;
+        }
+        if self.chunk_left == 0 {
+            self.chunk_left = most;
+            chunk_prefix(self.chunk_left, out);
+        }
+        most.min(self.chunk_left)
+    }
+
+    /// Counts what was sent or gathered.
+    pub fn note_sent(&mut self, sent: u64, exchange: &mut Exchange, out: &mut Vec<u8>) {
+        self.body_sent += sent;
+        exchange.outcome.body_bytes_sent += sent;
+        exchange.outcome.bytes_sent += sent;
+        self.end_chunk(sent, out);
     }
 
     /// What is left of the body, or its memory.
@@ -606,8 +670,8 @@ impl Output {
         }
         if self.chunk_left == 0 {
             let skip = self.sent_of_piece as u64;
-            self.chunk_left = (self.first_piece().len() - skip).min(TURN_BYTES as u64);
-            chunk_prefix(self.chunk_left, out);
+            let length = (self.first_piece().len() - skip).min(TURN_BYTES as u64);
+            self.begin_chunk_of(length, out);
         }
         most.min(self.chunk_left)
     }

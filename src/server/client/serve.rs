@@ -9,12 +9,12 @@ use rustix::net::RecvFlags;
 use crate::base::level::Level;
 use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
-use crate::http::upstream_call::UpstreamFailure;
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
 use crate::server::pool::JobId;
 use crate::server::worker::accept::inet_local;
+use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
 use super::request_body::{BodyProgress, BodyReader};
@@ -44,6 +44,19 @@ impl Client {
         if readable {
             self.flags.unread = true;
         }
+        self.read_events(key, res)
+    }
+
+    /// Reads on, and sees whether a client that waits for an upstream is still there.
+    fn read_events(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if let State::Active(active) = &self.state {
+            if active.waiting == Waiting::Tunnel {
+                return self.pump_tunnel(key, res);
+            }
+            if self.flags.read_closed && self.on_client_gone(res) == Fate::Close {
+                return Fate::Close;
+            }
+        }
         self.read_on(key, res)
     }
 
@@ -52,7 +65,7 @@ impl Client {
         if self.on_writable(key, res) == Fate::Close {
             return Fate::Close;
         }
-        self.read_on(key, res)
+        self.read_events(key, res)
     }
 
     /// Whether bytes from the socket can be used now.
@@ -61,6 +74,7 @@ impl Client {
             && match &self.state {
                 State::Active(active) => match active.waiting {
                     Waiting::Body => active.body.as_ref().is_some_and(BodyReader::has_room),
+                    Waiting::Upstream | Waiting::Output => active.takes_upload(),
                     _ => false,
                 },
                 _ => true,
@@ -146,9 +160,16 @@ impl Client {
                         None => return Consumed::All,
                     }
                 }
-                State::Active(active) => match (active.waiting, &mut active.body) {
-                    (Waiting::Body, Some(reader)) if reader.has_room() => {
+                State::Active(active) => match active.waiting {
+                    Waiting::Body if active.body.as_ref().is_some_and(BodyReader::has_room) => {
                         match self.read_body(&mut input, key, res) {
+                            BodyProgress::NeedMore => return Consumed::All,
+                            BodyProgress::Went => {}
+                            BodyProgress::Close => return Consumed::Close,
+                        }
+                    }
+                    Waiting::Upstream | Waiting::Output if active.takes_upload() => {
+                        match self.read_upload(&mut input, key, res) {
                             BodyProgress::NeedMore => return Consumed::All,
                             BodyProgress::Went => {}
                             BodyProgress::Close => return Consumed::Close,
@@ -271,6 +292,8 @@ impl Client {
     ) {
         self.request_bytes += length as u64;
         self.facts.requests = self.facts.requests.saturating_add(1);
+        res.counters.begin_request();
+        self.count_as(Counted::Writing, &res.counters);
         if active.exchange.head.host.is_empty() {
             // A redirect names the server by its address then.
             self.learn_local_address();
@@ -309,7 +332,7 @@ impl Client {
     }
 
     /// Moves the exchange on with an answer.
-    fn drive(
+    pub(super) fn drive(
         &mut self,
         mut active: Box<Active>,
         answer: Option<Answer>,
@@ -321,7 +344,7 @@ impl Client {
     }
 
     /// Does what the exchange's steps ask for until it waits or its response is on its way.
-    fn follow(
+    pub(super) fn follow(
         &mut self,
         mut active: Box<Active>,
         mut step: Step,
@@ -331,11 +354,20 @@ impl Client {
         loop {
             match step {
                 Step::Respond => {
-                    self.respond(&mut active, res);
+                    active.drop_idle_relay(res);
+                    let switches = self.respond(&mut active, res);
+                    if switches {
+                        active.begin_tunnel(self.wire.take_held());
+                        self.state = State::Active(active);
+                        return self.pump_tunnel(key, res);
+                    }
                     self.state = State::Active(active);
                     return self.pump(key, res);
                 }
                 Step::Close => {
+                    if let Some(relay) = active.relay.take() {
+                        relay.abandon(&mut active.exchange, res);
+                    }
                     active.exchange.outcome.complete = false;
                     active.exchange.log_access(&mut res.env);
                     res.give_back(active);
@@ -383,11 +415,7 @@ impl Client {
                     Err(_) => Some(Answer::Directory(Err(crate::http::file::FileFailure::busy()))),
                 }
             }
-            // No handler asks for it yet.
-            Need::Upstream => Some(Answer::Upstream(Err(UpstreamFailure {
-                token: "no_live_upstreams",
-                status: Status::BAD_GATEWAY,
-            }))),
+            Need::Upstream => self.begin_passing(active, key, res),
             Need::RequestBody => {
                 if !self.wire.body_pending() {
                     return Some(Answer::RequestBody(Ok(())));
@@ -436,7 +464,12 @@ impl Client {
         let State::Active(active) = &mut self.state else { return Fate::Keep };
         if active.waiting != Waiting::Answer(job) {
             return match (active.waiting, completion) {
-                (Waiting::Output, completion) => self.on_output_completion(key, job, completion, res),
+                (Waiting::Output, completion) if !active.output.is_upstream() => {
+                    self.on_output_completion(key, job, completion, res)
+                }
+                (Waiting::Upstream | Waiting::Output, completion) => {
+                    self.on_relay_completion(key, job, completion, res)
+                }
                 (Waiting::Body, completion) => self.on_body_completion(key, completion, res),
                 _ => Fate::Keep,
             };

@@ -20,6 +20,7 @@ mod jobs;
 mod opened;
 mod opening;
 mod order;
+mod publication;
 pub mod sending;
 mod store;
 mod temporary;
@@ -37,6 +38,7 @@ use rustix::io::Errno;
 
 pub use directory::MAX_DIRECTORY_ENTRIES;
 pub use jobs::ReadBuffer;
+pub use publication::Publication;
 pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};
 pub use store::{Holdings, Limits};
 pub use temporary::{TemporaryFile, TemporaryFolder, WRITE_NOW_BYTES};
@@ -95,6 +97,8 @@ pub enum Completion {
     TemporaryCreated(io::Result<TemporaryFile>),
     /// All was written; the buffer comes back for the next use.
     Written(io::Result<Vec<u8>>),
+    /// A finished file got its name.
+    Published(io::Result<()>),
 }
 
 /// What a thread of the pool hands back.
@@ -105,6 +109,7 @@ enum Finished {
     Listed(Result<DirectoryListing, FileFailure>),
     TemporaryCreated(io::Result<TemporaryFile>),
     Written(io::Result<Vec<u8>>),
+    Published(io::Result<()>),
 }
 
 /// What a job that is under way is for.
@@ -115,6 +120,7 @@ enum Waiting {
     List,
     CreateTemporary,
     Write,
+    Publish,
 }
 
 /// The pool's mailbox for one worker's file jobs.
@@ -201,6 +207,11 @@ impl Files {
     pub fn write(&mut self, file: &Arc<OwnedFd>, offset: u64, bytes: Vec<u8>) -> Result<JobId, QueueFull> {
         let file = file.clone();
         self.submit(Waiting::Write, move || Finished::Written(jobs::write(&file, offset, bytes)))
+    }
+
+    /// Gives a finished file its name.
+    pub fn publish(&mut self, publication: Publication) -> Result<JobId, QueueFull> {
+        self.submit(Waiting::Publish, move || Finished::Published(publication.run()))
     }
 
     /// Nobody waits for this job any more: its result is dropped when it comes, with what it has open.
@@ -464,6 +475,7 @@ impl Files {
             Finished::Listed(result) => Completion::Listed(result),
             Finished::TemporaryCreated(result) => Completion::TemporaryCreated(result),
             Finished::Written(result) => Completion::Written(result),
+            Finished::Published(result) => Completion::Published(result),
         }
     }
 
@@ -515,5 +527,6 @@ fn broken(waiting: &Waiting) -> Finished {
         Waiting::List => Finished::Listed(Err(opening::failure(FileCall::OpenDirectory, Errno::IO))),
         Waiting::CreateTemporary => Finished::TemporaryCreated(Err(error())),
         Waiting::Write => Finished::Written(Err(error())),
+        Waiting::Publish => Finished::Published(Err(error())),
     }
 }

@@ -15,8 +15,10 @@ use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
+use crate::server::relay::links::GENERATION_MASK;
 
 use super::balance::{Handed, endpoint_of};
+use super::counters::Counted;
 use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
 
 /// Connections that one turn accepts from one socket, at most; `multi_accept` takes all that wait.
@@ -231,7 +233,7 @@ impl Worker {
         let proxy_protocol = listener.proxy_protocol;
         let is_needed = listener.plan.needs_local_address() || listener.site.mentions_server_address;
         let local = local_end(&listener.plan, &socket, is_needed);
-        self.generation = self.generation.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let key_generation = self.generation;
         let facts = ConnectionFacts {
             number: self.shared.next_number(),
@@ -260,10 +262,13 @@ impl Worker {
             request_bytes: 0,
             flags: Flags { unread: true, ..Flags::default() },
             idle_ms: 0,
+            upload_moved_ms: 0,
             keep_until_ms: 0,
             linger_timeout_ms: 0,
             unsent: Vec::new(),
+            counted: Counted::default(),
         };
+        self.res.counters.open();
         let index = self.clients.insert(client);
         self.peer.set_connections(self.clients.len());
         let key = ClientKey { index: index as u32, generation: key_generation };

@@ -12,6 +12,8 @@ use crate::conf::listen::SocketPlan;
 use crate::http::exchange::Endpoint;
 use crate::http::site::Site;
 
+use super::counters::AllCounters;
+
 /// A worker holding at most this many more connections than the average keeps what it accepts.
 const TOLERANCE: usize = 8;
 
@@ -41,6 +43,8 @@ pub struct Peer {
 pub struct SharedState {
     peers: RwLock<Vec<Arc<Peer>>>,
     connections_made: AtomicU64,
+    /// Numbers of connections and requests.
+    pub counters: AllCounters,
 }
 
 impl std::fmt::Debug for SharedState {

@@ -12,6 +12,7 @@
 
 pub mod accept;
 pub mod balance;
+pub mod counters;
 pub mod resources;
 pub mod system_facts;
 
@@ -34,6 +35,7 @@ use crate::server::client::{Client, ClientKey, Fate, State};
 use crate::server::files::{FileJobs, Files, Limits};
 use crate::server::listeners::WorkerListener;
 use crate::server::logs::{LogSinks, LogTime, OpenLogs};
+use crate::server::relay::links::{LINK_BIT, LinkKey, Owner};
 use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
 use accept::Listener;
@@ -43,7 +45,7 @@ use resources::Resources;
 /// Events that one wait brings.
 const EVENTS: usize = 512;
 /// Tokens of listening sockets have this bit; the rest is the listener's number. Tokens of clients are
-/// [`ClientKey`]s, whose generation never has its highest bit set.
+/// [`ClientKey`]s, whose generation never has its two highest bits set; those of upstreams' sockets have the second.
 const LISTENER_BIT: usize = 1 << 63;
 /// How often the file caches look for what has become old, in milliseconds.
 const SWEEP_MS: u64 = 1000;
@@ -69,6 +71,8 @@ pub struct Worker {
     sinks: LogSinks,
     /// Events of the present round.
     events: usize,
+    /// Whom the upstreams' events of the present round concern.
+    owners: Vec<Owner>,
     /// Accepting rests: descriptors or places ran out.
     resting_until_ms: Option<u64>,
     rest_was_logged: bool,
@@ -121,13 +125,13 @@ impl Worker {
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
         let mut worker = Worker {
             peer: boot.shared.join(boot.waker.clone()),
-            shared: boot.shared,
             commands: boot.commands,
             clients: Slab::new(),
             generation: 0,
-            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files),
+            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files, &boot.shared),
             sinks: LogSinks::new(std::process::id(), thread),
             events: 0,
+            owners: Vec::new(),
             resting_until_ms: None,
             rest_was_logged: false,
             shed_logged_ms: 0,
@@ -138,6 +142,7 @@ impl Worker {
             next_sweep_ms: now.monotonic_ms + SWEEP_MS,
             poll: boot.poll,
             clock,
+            shared: boot.shared,
         };
         worker.configure(boot.site, boot.listeners, boot.logs);
         Some(worker)
@@ -166,9 +171,29 @@ impl Worker {
     fn serve_events(&mut self, events: &Events, fired: &mut Vec<u64>) {
         self.res.env.tick(self.clock.now());
         let mut woken = false;
+        // Upstreams first, idle ones before all: a connection that its peer has closed is never given to a request
+        // that comes in the same round.
+        let mut owners = std::mem::take(&mut self.owners);
+        for event in events {
+            if let Some(key) = link_of(event.token()) {
+                match self.res.links.note(key, event) {
+                    Some(Owner::Pool) => {
+                        let now_ms = self.res.env.now.monotonic_ms;
+                        self.res.idle.close(key, now_ms, &mut self.res.links);
+                    }
+                    Some(owner) => owners.push(owner),
+                    None => {}
+                }
+            }
+        }
+        for owner in owners.drain(..) {
+            self.on_upstream_event(owner);
+        }
+        self.owners = owners;
         for event in events {
             match event.token() {
                 WAKE_TOKEN => woken = true,
+                token if link_of(token).is_some() => {}
                 Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
                 Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
             }
@@ -179,6 +204,7 @@ impl Worker {
             self.take_handed(handed);
             self.take_commands();
         }
+        self.run_resumed();
         self.run_ready();
         self.end_rest();
         self.wake_late(fired);
@@ -188,7 +214,7 @@ impl Worker {
 
     /// How long the loop may wait for events.
     fn timeout(&mut self) -> Duration {
-        if !self.res.ready.is_empty() {
+        if !self.res.ready.is_empty() || !self.res.resumed.is_empty() {
             return Duration::ZERO;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -204,6 +230,14 @@ impl Worker {
             wait = wait.min(deadline.saturating_duration_since(Instant::now()));
         }
         wait
+    }
+
+    /// Gives whoever uses an upstream's socket its turn.
+    fn on_upstream_event(&mut self, owner: Owner) {
+        match owner {
+            Owner::Client(key) => self.turn(key, Client::on_upstream_event),
+            Owner::Pool | Owner::Probe(_) | Owner::Names(_) => {}
+        }
     }
 
     fn on_event(&mut self, key: ClientKey, event: &mio::event::Event) {
@@ -258,6 +292,7 @@ impl Worker {
         }
         let mut client = self.clients.remove(key.index as usize);
         client.on_close(None, &mut self.res);
+        self.res.counters.close(client.counted);
         let number = client.listener as usize;
         if let Some(slot) = self.res.listeners.get_mut(number)
             && let Some(listener) = slot
@@ -273,6 +308,13 @@ impl Worker {
             self.resting_until_ms = Some(0);
         }
         // Dropping the socket closes it, which takes it out of the poll as well.
+    }
+
+    /// Gives requests their turn whose relay has something new to look at.
+    fn run_resumed(&mut self) {
+        for key in std::mem::take(&mut self.res.resumed) {
+            self.turn(key, Client::on_upstream_event);
+        }
     }
 
     fn run_ready(&mut self) {
@@ -449,6 +491,7 @@ impl Worker {
         if now.monotonic_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;
             self.res.files.sweep(now.into());
+            self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
             self.forget_sites();
         }
     }
@@ -501,11 +544,13 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.shared.leave(&self.peer);
         self.peer.close_inbox();
+        self.shared.counters.leave(&self.res.counters);
     }
 }
 
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
+    client.recount(&res.counters);
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
         let registered =
@@ -541,6 +586,12 @@ impl Client {
             }
         }
     }
+}
+
+/// The link that a token names, if it is one of a link.
+fn link_of(token: Token) -> Option<LinkKey> {
+    (token.0 & (LISTENER_BIT | LINK_BIT) == LINK_BIT && token != WAKE_TOKEN)
+        .then(|| LinkKey::from_token(token.0))
 }
 
 /// The poll's descriptor.

@@ -16,8 +16,12 @@ use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::pool::JobId;
+use crate::server::relay::idle::IdleConnections;
+use crate::server::relay::links::Links;
 
 use super::accept::Listener;
+use super::balance::SharedState;
+use super::counters::Counters;
 use super::system_facts::{CurrentSocket, WorkerSystem};
 
 /// Bytes that one `recv` may bring.
@@ -43,12 +47,22 @@ pub struct Resources {
     pub out: Vec<u8>,
     /// For files that `sendfile` does not send.
     pub copy: Vec<u8>,
+    /// What `recv` from an upstream writes to.
+    pub upstream_input: Vec<u8>,
+    /// Sockets to upstreams.
+    pub links: Links,
+    /// Connections to upstreams between two requests.
+    pub idle: IdleConnections,
     /// Wakes connections at their deadlines.
     pub wheel: TimerWheel,
     /// Connections that have more to do and stood back for others.
     pub ready: VecDeque<ClientKey>,
     /// Who waits for which job of the pool.
     pub jobs: HashMap<JobId, ClientKey>,
+    /// Requests that wait for a place at one of their group's peers, in the order in which they came.
+    pub queued: VecDeque<ClientKey>,
+    /// Requests whose relay has something new to look at.
+    pub resumed: Vec<ClientKey>,
     /// Listening sockets by their number; gaps where one is gone.
     pub listeners: Vec<Option<Listener>>,
     /// The worker is winding down: no connection is kept alive.
@@ -62,14 +76,22 @@ pub struct Resources {
     pub first_temporary: u64,
     /// The socket of the connection whose turn it is, for what `env` tells of it.
     pub current_socket: CurrentSocket,
+    /// This worker's numbers of connections and requests.
+    pub counters: Arc<Counters>,
 }
 
 impl Resources {
     /// Everything a worker lends; buffers are allocated here and never again.
-    pub fn new(registry: mio::Registry, site: SiteHandle, mut env: Env, files: Files) -> Resources {
+    pub fn new(
+        registry: mio::Registry,
+        site: SiteHandle,
+        mut env: Env,
+        files: Files,
+        shared: &Arc<SharedState>,
+    ) -> Resources {
         let now_ms = env.now.monotonic_ms;
         let current_socket = CurrentSocket::default();
-        env.system = Box::new(WorkerSystem::new(current_socket.clone()));
+        env.system = Box::new(WorkerSystem::new(current_socket.clone(), shared.clone()));
         Resources {
             registry,
             site,
@@ -77,9 +99,14 @@ impl Resources {
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
+            upstream_input: vec![0; INPUT_BYTES],
+            links: Links::default(),
+            idle: IdleConnections::default(),
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
+            queued: VecDeque::new(),
+            resumed: Vec::new(),
             listeners: Vec::new(),
             quitting: false,
             discarded_head: RequestHead::default(),
@@ -87,6 +114,7 @@ impl Resources {
             folders: HashMap::new(),
             first_temporary: env.process.into(),
             current_socket,
+            counters: shared.counters.join(),
             env,
         }
     }
@@ -96,6 +124,7 @@ impl Resources {
         self.out.clear();
         self.input.resize(INPUT_BYTES, 0);
         self.copy.resize(OUT_BYTES, 0);
+        self.upstream_input.resize(INPUT_BYTES, 0);
     }
 
     /// Bytes in `out` from which on nothing more is gathered.
@@ -131,6 +160,9 @@ impl Resources {
             active.exchange.shrink();
             active.body = None;
             active.body_file = None;
+            active.relay = None;
+            active.uploaded = 0;
+            active.tunnel = None;
             active.output = Default::default();
             self.recycled.push(active);
         }

@@ -6,10 +6,13 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use crate::http::context::{SystemFacts, TcpInfo};
+use crate::http::context::{ConnectionCounts, SystemFacts, TcpInfo};
 use crate::http::exchange::{ConnectionFacts, Endpoint};
 use crate::server::sys;
+
+use super::balance::SharedState;
 
 /// The socket of the connection whose turn it is, shared with the loop, which sets it at the start of each turn.
 #[derive(Clone, Debug, Default)]
@@ -30,12 +33,13 @@ impl CurrentSocket {
 /// A worker's way to the system.
 pub struct WorkerSystem {
     socket: CurrentSocket,
+    shared: Arc<SharedState>,
 }
 
 impl WorkerSystem {
-    /// Asks about the socket that `socket` names.
-    pub fn new(socket: CurrentSocket) -> WorkerSystem {
-        WorkerSystem { socket }
+    /// Asks about the socket that `socket` names, and about all workers of `shared`.
+    pub fn new(socket: CurrentSocket, shared: Arc<SharedState>) -> WorkerSystem {
+        WorkerSystem { socket, shared }
     }
 }
 
@@ -61,6 +65,10 @@ impl SystemFacts for WorkerSystem {
             send_window: info.tcpi_snd_cwnd,
             receive_space: info.tcpi_rcv_space,
         })
+    }
+
+    fn connections(&self) -> ConnectionCounts {
+        self.shared.counters.sum()
     }
 }
 
@@ -89,7 +97,7 @@ mod tests {
         let _client = TcpStream::connect(address).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         let current = CurrentSocket::default();
-        let mut system = WorkerSystem::new(current.clone());
+        let mut system = WorkerSystem::new(current.clone(), Arc::default());
         let connection = facts(Endpoint::Inet(peer));
         assert_eq!(system.tcp_info(&connection), None);
         current.set(socket.as_raw_fd());
@@ -106,7 +114,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let real = folder.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(&real, real.join("link")).unwrap();
-        let mut system = WorkerSystem::new(CurrentSocket::default());
+        let mut system = WorkerSystem::new(CurrentSocket::default(), Arc::default());
         let mut out = b"before:".to_vec();
         system.real_path(real.join("link/../").as_os_str().as_bytes(), &mut out).unwrap();
         let parent = real.parent().unwrap().as_os_str().as_bytes();

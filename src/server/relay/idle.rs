@@ -1,0 +1,152 @@
+//! Idle connections to peers, between two requests.
+//!
+//! Each group has a pool per worker, with as many places as its `keepalive` says; the one that was idle longest makes
+//! room. A connection on which anything happens while it is idle is closed at once: the peer closed it, or sent what
+//! nobody asked for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::upstream::{Group, Peer};
+
+use super::connection::Connection;
+use super::links::{LinkKey, Links, Owner};
+
+/// A connection that waits for a request.
+struct Idle {
+    peer: Arc<Peer>,
+    connection: Connection,
+    /// Monotonic milliseconds when its last request ended.
+    since_ms: u64,
+}
+
+/// The pool of one group.
+struct Pool {
+    group: Arc<Group>,
+    /// Those idle longest in front.
+    idle: VecDeque<Idle>,
+}
+
+/// All idle connections of a worker.
+#[derive(Default)]
+pub struct IdleConnections {
+    /// By the group's address in memory, which is the group's as long as the pool holds it.
+    pools: HashMap<usize, Pool>,
+}
+
+impl IdleConnections {
+    /// A connection to `peer` for a request. One that may be sent twice takes the youngest there is: should the peer be
+    /// about to close it, the request is repeated. One that may not (`repeatable` is false) takes it only while it is
+    /// younger than what the peer has been seen to keep, and after the kernel was asked.
+    pub fn take(
+        &mut self,
+        group: &Arc<Group>,
+        peer: &Arc<Peer>,
+        repeatable: bool,
+        now_ms: u64,
+        links: &mut Links,
+    ) -> Option<Connection> {
+        let pool = self.pools.get_mut(&address_of(group))?;
+        let keepalive = group.keepalive();
+        loop {
+            let position = pool.idle.iter().rposition(|idle| Arc::ptr_eq(&idle.peer, peer))?;
+            let age_ms = now_ms.saturating_sub(pool.idle[position].since_ms);
+            if !repeatable && age_ms >= peer.safe_idle_ms() {
+                return None;
+            }
+            let idle = pool.idle.remove(position)?;
+            let connection = idle.connection;
+            let too_old = age_ms >= keepalive.timeout_ms
+                || now_ms.saturating_sub(connection.opened_ms) >= keepalive.time_ms;
+            if !too_old && (repeatable || connection.is_silent()) {
+                return Some(connection);
+            }
+            connection.close(links);
+        }
+    }
+
+    /// Takes a connection in, if the group keeps any.
+    pub fn put(
+        &mut self,
+        group: &Arc<Group>,
+        peer: Arc<Peer>,
+        connection: Connection,
+        now_ms: u64,
+        links: &mut Links,
+    ) {
+        let keepalive = group.keepalive();
+        let worn = connection.requests >= keepalive.requests
+            || now_ms.saturating_sub(connection.opened_ms) >= keepalive.time_ms;
+        if keepalive.connections == 0 || worn {
+            return connection.close(links);
+        }
+        // What came while the response was served will bring no event of its own any more.
+        let Some(link) = links.get(connection.link) else { return };
+        if link.read_closed || link.readable && !connection.is_silent() {
+            return connection.close(links);
+        }
+        link.readable = false;
+        link.owner = Owner::Pool;
+        let pool = self
+            .pools
+            .entry(address_of(group))
+            .or_insert_with(|| Pool { group: group.clone(), idle: VecDeque::new() });
+        if pool.idle.len() >= keepalive.connections as usize
+            && let Some(oldest) = pool.idle.pop_front()
+        {
+            oldest.connection.close(links);
+        }
+        pool.idle.push_back(Idle { peer, connection, since_ms: now_ms });
+    }
+
+    /// Something happened on an idle connection: it is closed, and its peer's patience is learned from that.
+    pub fn close(&mut self, link: LinkKey, now_ms: u64, links: &mut Links) {
+        for pool in self.pools.values_mut() {
+            if let Some(position) = pool.idle.iter().position(|idle| idle.connection.link == link)
+                && let Some(idle) = pool.idle.remove(position)
+            {
+                idle.peer.saw_idle_close(now_ms.saturating_sub(idle.since_ms));
+                return idle.connection.close(links);
+            }
+        }
+    }
+
+    /// Closes what was idle too long, and what belongs to groups that only this pool knows any more.
+    pub fn sweep(&mut self, now_ms: u64, links: &mut Links) {
+        self.pools.retain(|_, pool| {
+            let keepalive = pool.group.keepalive();
+            let abandoned = Arc::strong_count(&pool.group) == 1;
+            while let Some(oldest) = pool.idle.front()
+                && (abandoned || now_ms.saturating_sub(oldest.since_ms) >= keepalive.timeout_ms)
+            {
+                if let Some(oldest) = pool.idle.pop_front() {
+                    oldest.connection.close(links);
+                }
+            }
+            !pool.idle.is_empty()
+        });
+    }
+
+    /// Closes everything.
+    pub fn clear(&mut self, links: &mut Links) {
+        for (_, pool) in self.pools.drain() {
+            for idle in pool.idle {
+                idle.connection.close(links);
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.pools.values().map(|pool| pool.idle.len()).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn address_of(group: &Arc<Group>) -> usize {
+    Arc::as_ptr(group) as usize
+}

@@ -1,0 +1,287 @@
+//! Which peer is asked, and on which connection; and whether another one is asked after a failure.
+
+use std::sync::Arc;
+
+use crate::base::level::Level;
+use crate::http::exchange::Exchange;
+use crate::http::upstream_call::{Attempt, Protocol, Target, conditions};
+use crate::server::worker::resources::Resources;
+use crate::upstream::{Group, Peer, Pick, Tried};
+
+use super::connection::{self, Connection};
+use super::failure::Failure;
+use super::links::Owner;
+use super::sending::Sending;
+use super::wire::Wire;
+use super::{Relay, Run, State};
+
+/// What is remembered of the choice over several tries.
+#[derive(Default)]
+pub struct Choosing {
+    group: Option<Arc<Group>>,
+    tried: Tried,
+    tries: u32,
+    /// The one repeat on a fresh connection was used.
+    repeated: bool,
+    /// The peer of that repeat.
+    same: Option<Arc<Peer>>,
+    /// Monotonic milliseconds since when the group's queue is waited in.
+    queued_ms: Option<u64>,
+}
+
+/// Another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// At the same peer, on a fresh connection: the pooled one had been closed.
+    pub same: bool,
+}
+
+/// What choosing has come to.
+pub enum Chosen {
+    /// A try has begun.
+    Begun,
+    /// Something has to be waited for.
+    Waits,
+}
+
+impl Choosing {
+    /// Takes the decision for another try.
+    pub fn again(&mut self, again: Again, peer: Option<Arc<Peer>>) {
+        match again.same {
+            true => {
+                self.repeated = true;
+                self.same = peer;
+            }
+            false => self.same = None,
+        }
+    }
+}
+
+impl Relay {
+    /// Chooses a peer and begins a try at it.
+    pub(super) fn choose(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<Chosen, Failure> {
+        if self.needs_store(exchange, res) {
+            return Ok(Chosen::Waits);
+        }
+        let Some(group) = self.group(exchange, res)? else { return Ok(Chosen::Waits) };
+        let now_ms = res.env.now.monotonic_ms;
+        let peer = match self.choosing.same.take() {
+            Some(peer) => peer,
+            None => match self.pick(&group, exchange, res) {
+                Pick::Peer(peer) => peer,
+                Pick::Full => return self.queue(&group, exchange, res),
+                Pick::None(_) => {
+                    add_attempt(exchange, Arc::from(group.name()), &mut self.after_redirect);
+                    exchange.log_upstream(
+                        &mut res.env,
+                        Level::Error,
+                        format_args!("no live upstreams while connecting to upstream"),
+                    );
+                    return Err(Failure::NoLivePeers);
+                }
+            },
+        };
+        self.choosing.tries += 1;
+        self.choosing.tried.add(&peer);
+        let queue_ms = self.choosing.queued_ms.take().map(|since_ms| (now_ms - since_ms) as u32);
+        add_attempt(exchange, peer.name().clone(), &mut self.after_redirect);
+        if let Some(attempt) = super::last_attempt(exchange) {
+            attempt.queue_ms = queue_ms;
+        }
+        self.begin(group, peer, exchange, res)
+    }
+
+    /// Takes a pooled connection to the peer, or begins a new one.
+    fn begin(
+        &mut self,
+        group: Arc<Group>,
+        peer: Arc<Peer>,
+        exchange: &mut Exchange,
+        res: &mut Resources,
+    ) -> Result<Chosen, Failure> {
+        let now_ms = res.env.now.monotonic_ms;
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+            return Err(Failure::Internal);
+        };
+        if !self.outbound.rewind() {
+            return Err(Failure::Internal);
+        }
+        let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
+        let pooled = match fresh_only {
+            true => None,
+            false => res.idle.take(&group, &peer, call.idempotent, now_ms, &mut res.links),
+        };
+        let reused = pooled.is_some();
+        let choice = Choice::started(group, peer);
+        let owner = Owner::Client(self.owner);
+        let connection = match pooled {
+            Some(mut connection) => {
+                if let Some(link) = res.links.get(connection.link) {
+                    link.owner = owner;
+                }
+                connection.wire.begin(call);
+                connection
+            }
+            None => {
+                let opened = connection::open(choice.peer.address(), call.local_address, &call.conduct)
+                    .and_then(|socket| {
+                        let mut wire = Wire::new(call.protocol);
+                        wire.begin(call);
+                        Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)
+                    });
+                match opened {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        let failure = Failure::of_connect(&error);
+                        choice.ended(Some(failure), false, 0, 0);
+                        if let Some(attempt) = super::last_attempt(exchange) {
+                            attempt.token = Some(failure.token());
+                            attempt.status = failure.status();
+                            attempt.response_ms = Some(0);
+                        }
+                        let message = format_args!("connect() failed ({error}) while connecting to upstream");
+                        exchange.log_upstream(&mut res.env, Level::Error, message);
+                        return Err(failure);
+                    }
+                }
+            }
+        };
+        let usual_ms = choice.usual_ms();
+        self.run = Some(Run {
+            choice,
+            connection,
+            reused,
+            sending: Sending::Head(0),
+            sent: 0,
+            received: 0,
+            body: 0,
+            began_ms: now_ms,
+            moved_ms: now_ms,
+            connected: reused,
+            overdue_ms: usual_ms.map(|usual_ms| now_ms + usual_ms),
+            overdue: false,
+        });
+        if reused {
+            self.state = State::Heading;
+            if let Some(attempt) = super::last_attempt(exchange) {
+                attempt.connect_ms = Some(0);
+            }
+        } else {
+            self.state = State::Connecting;
+        }
+        self.renew_deadline(exchange);
+        Ok(Chosen::Begun)
+    }
+
+    /// Whether another try may follow a failure, by `proxy_next_upstream` and its companions.
+    pub(super) fn may_try_again(&self, failure: Failure, exchange: &Exchange, now_ms: u64) -> Option<Again> {
+        let call = exchange.upstream.as_ref()?.call.as_ref()?;
+        let sent = self.run.as_ref().map_or(0, |run| run.sent);
+        if let Some(run) = &self.run
+            && run.reused
+            && failure == Failure::ResetBeforeHeader
+            && !self.choosing.repeated
+            && (call.idempotent || sent == 0)
+            && self.outbound.can_rewind()
+        {
+            return Some(Again { same: true });
+        }
+        let conduct = &call.conduct;
+        let wanted = failure.condition() & conduct.next_upstream != 0;
+        let harmless =
+            call.idempotent || sent == 0 || conduct.next_upstream & conditions::NON_IDEMPOTENT != 0;
+        let tries_left =
+            conduct.next_upstream_tries == 0 || self.choosing.tries < conduct.next_upstream_tries;
+        let time_left = conduct.next_upstream_timeout == 0
+            || now_ms.saturating_sub(self.began_ms) < conduct.next_upstream_timeout;
+        let others =
+            self.choosing.group.as_ref().is_some_and(|group| group.has_untried(&self.choosing.tried));
+        (wanted && harmless && tries_left && time_left && others && self.outbound.can_rewind())
+            .then_some(Again { same: false })
+    }
+}
+
+/// A peer that was chosen for a try. Its group is told of everything that becomes of it, of its end once.
+pub struct Choice {
+    group: Arc<Group>,
+    /// The peer.
+    pub peer: Arc<Peer>,
+}
+
+fn add_attempt(exchange: &mut Exchange, address: Arc<str>, after_redirect: &mut bool) {
+    if let Some(passed) = &mut exchange.upstream {
+        let after_redirect = std::mem::take(after_redirect);
+        passed.attempts.push(Attempt { address, after_redirect, ..Attempt::default() });
+    }
+}
+
+impl Choice {
+    fn started(group: Arc<Group>, peer: Arc<Peer>) -> Choice {
+        Choice { group, peer }
+    }
+    pub fn connected(&self, _ms: u32) {}
+    pub fn answered(&self, _ms: u32) {}
+    pub fn overdue(&self) {}
+    pub fn no_longer_overdue(&self) {}
+    pub fn learn_keep_alive(&self, _secs: u64) {}
+    pub fn usual_ms(&self) -> Option<u64> {
+        None
+    }
+    pub fn ended(&self, _failure: Option<Failure>, _race: bool, _ms: u32, _bytes: u64) {}
+}
+
+impl Relay {
+    fn group(
+        &mut self,
+        exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<Option<Arc<Group>>, Failure> {
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+            return Err(Failure::Internal);
+        };
+        if self.choosing.group.is_none() {
+            if let Target::Fixed(id) = &call.target {
+                self.choosing.group = exchange.site.passes.get(id.0 as usize).cloned();
+            }
+        }
+        Ok(self.choosing.group.clone())
+    }
+    fn pick(&mut self, group: &Arc<Group>, _exchange: &mut Exchange, _res: &mut Resources) -> Pick {
+        group.pick(&self.choosing.tried)
+    }
+    fn queue(
+        &mut self,
+        _group: &Arc<Group>,
+        _exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<Chosen, Failure> {
+        Err(Failure::NoLivePeers)
+    }
+    pub(super) fn look_after_wait(
+        &mut self,
+        _exchange: &mut Exchange,
+        _res: &mut Resources,
+    ) -> Result<bool, Failure> {
+        Ok(false)
+    }
+    pub(super) fn wait_is_over(&mut self) {}
+    pub(super) fn stop_waiting(&mut self, _res: &mut Resources) {}
+}
+
+/// Gives a connection whose response is complete to the pool.
+pub fn give_back(run: Run, res: &mut Resources) {
+    let Run { choice, mut connection, .. } = run;
+    connection.requests += 1;
+    connection.wire.rest();
+    let now_ms = res.env.now.monotonic_ms;
+    res.idle.put(&choice.group, choice.peer, connection, now_ms, &mut res.links);
+}
+
+impl Resources {
+    /// A peer has room again: whoever waits longest looks for it.
+    pub fn wake_queued(&mut self) {
+        if let Some(key) = self.queued.pop_front() {
+            self.resumed.push(key);
+        }
+    }
+}
