@@ -11,7 +11,7 @@ use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
-use crate::proto::{h1, proxy_protocol};
+use crate::proto::{h1, memcached, proxy_protocol};
 use crate::upstream::names;
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
@@ -29,6 +29,7 @@ pub const LAWS: &[Law] = &[
     ("h1_response", h1_response),
     ("host", host),
     ("location_tree", location_tree),
+    ("memcached", memcached),
     ("prefix_tree", prefix_tree),
     ("proxy_protocol", proxy_protocol),
     ("range_header", range_header),
@@ -132,6 +133,14 @@ pub fn h1_request(data: &[u8]) {
 pub fn proxy_protocol(data: &[u8]) {
     proxy_protocol::fuzz_proxy_protocol(data, step(data));
     proxy_protocol::fuzz_proxy_protocol(data, 1);
+}
+
+/// A key on the first line, then what a memcached server answers.
+pub fn memcached(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (key, wire) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    memcached::fuzz_memcached(key, wire, step(data));
+    memcached::fuzz_memcached(key, wire, 1);
 }
 
 /// What is asked of DNS servers on the first line (`A a.test`, `AAAA`, `SRV`), then their messages one after the other,

@@ -14,6 +14,7 @@ use super::access_queue::PathLine;
 use super::context::{Context, Env};
 use super::exchange::Exchange;
 use super::modules::{connection_variables, core_variables};
+use super::upstream_log;
 use super::variables::is_true;
 
 /// `access_log`s of one scope.
@@ -302,6 +303,7 @@ fn append_json(
             (true, JsonKind::Number) => append_json_number(&value, out),
         }
     }
+    upstream_log::append_json(exchange, out);
     out.push(b'}');
     context.env.give_back(value);
 }

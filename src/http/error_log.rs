@@ -12,11 +12,13 @@ use crate::message::{FieldName, Version};
 use super::context::{Context, Env};
 use super::exchange::{ConnectionFacts, Endpoint, Exchange};
 use super::site::{LocationId, Site};
+use super::upstream_log;
 
 impl Exchange {
     /// Logs a message about this request where its scope's `error_log`s take the level; else nothing is formatted.
     /// The line is `message, client: 1.2.3.4, server: name, request: "GET / HTTP/1.1", host: "name"`, with
-    /// `referrer` where the request has one. The sinks escape control bytes and put the connection's number in front.
+    /// `upstream` where it is passed on and `referrer` where the request has one. The sinks escape control bytes and put
+    /// the connection's number in front.
     pub fn log(&self, context: &mut Context, level: Level, message: fmt::Arguments<'_>) {
         let site = context.site;
         let scope = site.settings(self.location).log.error.as_ref();
@@ -60,6 +62,7 @@ impl Exchange {
         if !request.is_empty() {
             push_quoted(line, b", request: \"", request);
         }
+        upstream_log::push_upstream(self, line);
         let host = match head.field(FieldName::Host) {
             None if head.version >= Version::Http2 && !head.authority.is_empty() => {
                 Some(head.text(head.authority))
@@ -72,6 +75,7 @@ impl Exchange {
         if let Some(referrer) = head.field(FieldName::Referer) {
             push_quoted(line, b", referrer: \"", referrer);
         }
+        upstream_log::push_failed_attempts(self, line);
     }
 
     /// The client's address, for lists of addresses.

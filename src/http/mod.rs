@@ -29,5 +29,6 @@ pub mod site;
 #[cfg(test)]
 pub mod testing;
 pub mod upstream_call;
+pub mod upstream_log;
 pub mod upstreams;
 pub mod variables;

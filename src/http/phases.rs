@@ -162,7 +162,8 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = choose_server(exchange, context) {
         return Flow::Status(status);
     }
-    if exchange.head.method == crate::message::Method::Connect {
+    let is_connect = exchange.head.method == crate::message::Method::Connect;
+    if is_connect && !context.site.server(exchange.server).allows_connect {
         exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
         return Flow::Status(Status::METHOD_NOT_ALLOWED);
     }

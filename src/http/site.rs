@@ -74,6 +74,8 @@ pub struct Address {
 pub struct Server {
     /// The scope of the server's own settings.
     pub root: LocationId,
+    /// Whether CONNECT has a place here (`tunnel_pass`); else it is refused.
+    pub allows_connect: bool,
     /// The first `server_name` (`$server_name`).
     pub name: Box<[u8]>,
     /// Its locations.

@@ -24,6 +24,8 @@ use crate::proto::h1::{
     Asked, Connection, Event, HeadLimits, RespondOptions, ResponseEvent, ResponseLimits, ResponseReader,
 };
 
+use crate::proto::memcached::{MemcachedEvent, MemcachedReader};
+
 use super::body::Body;
 use super::build::{BuildOptions, Built, build};
 use super::context::{Context, Env};
@@ -116,6 +118,8 @@ pub struct Reply {
     pub trailers: Vec<(String, String)>,
     /// Lines for the error log.
     pub log: Vec<String>,
+    /// Lines for all access logs.
+    pub access: String,
 }
 
 impl Reply {
@@ -260,7 +264,11 @@ impl World {
         let mut wire = Connection::new();
         let mut head = RequestHead::default();
         let mut input = request.as_bytes();
-        let refusal = match wire.read(&mut input, &HeadLimits::default(), &mut head) {
+        let refusal = match wire.read(
+            &mut input,
+            &HeadLimits { allow_connect: true, ..HeadLimits::default() },
+            &mut head,
+        ) {
             Ok(Event::Head) => None,
             Ok(other) => panic!("no whole head in {request:?}: {other:?}"),
             Err(error) => Some(error.status),
@@ -383,7 +391,15 @@ impl World {
             body,
             trailers: trailers.iter().map(|(_, name, value)| (text(name), text(value))).collect(),
             log: self.log_lines(),
+            access: self.access_lines(exchange),
         }
+    }
+
+    fn access_lines(&mut self, exchange: &mut Exchange) -> String {
+        exchange.log_access(&mut self.env);
+        let lines = self.env.access.sinks().flat_map(|(_, lines)| lines.text.clone()).collect();
+        self.env.access.clear();
+        String::from_utf8(lines).expect("lines of text")
     }
 
     fn log_lines(&self) -> Vec<String> {
@@ -526,7 +542,11 @@ fn copy_of(call: &Call) -> Call {
 
 /// Reads a whole response by the real machine; its body is put where the call's memory was spared.
 fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
-    debug_assert!(passed.call.as_ref().is_none_or(|call| call.protocol == Protocol::Http1));
+    match passed.call.as_ref().map(|call| call.protocol) {
+        Some(Protocol::Http1) | None => {}
+        Some(Protocol::Raw) => return 0,
+        Some(Protocol::Memcached) => return read_value(passed, bytes),
+    }
     let mut reader = ResponseReader::new(ResponseLimits::default());
     reader.begin(asked);
     let mut input = bytes;
@@ -552,6 +572,25 @@ fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
     passed.spare.len() as u64
 }
 
+/// The same for memcached.
+fn read_value(passed: &mut Passed, bytes: &[u8]) -> u64 {
+    let Some(call) = &passed.call else { return 0 };
+    let mut reader = MemcachedReader::new();
+    reader.begin(&call.head, call.conduct.buffer_size);
+    let mut input = bytes;
+    let mut body = Vec::new();
+    loop {
+        match reader.read(&mut input, &mut passed.response).expect("a value") {
+            MemcachedEvent::NeedMore | MemcachedEvent::End => break,
+            MemcachedEvent::Head { length, .. } => passed.length = Some(length),
+            MemcachedEvent::NotFound => passed.length = Some(0),
+            MemcachedEvent::Body(bytes) => body.extend_from_slice(bytes),
+        }
+    }
+    passed.spare = body;
+    passed.spare.len() as u64
+}
+
 fn append_body(body: &Body, out: &mut Vec<u8>) {
     match body {
         Body::Empty | Body::Upstream(_) => {}
@@ -562,7 +601,6 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
             out.extend_from_slice(&content[range.offset as usize..(range.offset + range.length) as usize]);
         }
         Body::Pieces(pieces) => pieces.iter().rev().for_each(|piece| append_body(piece, out)),
-        Body::Upstream(_) => panic!("there is no upstream in this world"),
     }
 }
 

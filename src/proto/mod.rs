@@ -2,4 +2,5 @@
 
 pub mod dns;
 pub mod h1;
+pub mod memcached;
 pub mod proxy_protocol;

@@ -70,6 +70,7 @@ fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged
     }
     Server {
         root: draft.root,
+        allows_connect: draft.allows_connect,
         name: draft.names.first().map_or_else(Box::default, |name| shown_name(&name.text)),
         locations: locations::tree(builder, &draft.children),
         named,

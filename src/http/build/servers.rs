@@ -23,6 +23,8 @@ pub struct ServerDraft {
     pub listens: Vec<(Listen, Span)>,
     /// Its names in order.
     pub names: Vec<NameDraft>,
+    /// Whether CONNECT has a place here (`tunnel_pass`).
+    pub allows_connect: bool,
     /// Its locations.
     pub children: Vec<LocationDraft>,
     /// The block itself, for diagnostics.
@@ -80,6 +82,7 @@ fn set_server(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
         drafts: Drafts::default(),
         listens: Vec::new(),
         names: Vec::new(),
+        allows_connect: false,
         children: Vec::new(),
         span: call.span(),
         include: call.directive.include,

@@ -18,6 +18,7 @@ pub mod connection_variables;
 pub mod core_variables;
 pub mod passing;
 pub mod ranges;
+pub mod upstream_variables;
 #[cfg(test)]
 mod variable_tests;
 
@@ -118,6 +119,10 @@ modules_with_settings! {
     headers,
     /// `proxy_pass` and what goes with it.
     proxy,
+    /// `memcached_pass` and what goes with it.
+    memcached,
+    /// `tunnel_pass` and what goes with it.
+    tunnel,
     /// `map`.
     map,
     /// `split_clients`.
@@ -206,6 +211,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     connection_variables::VARIABLES,
     headers::VARIABLES,
     proxy::VARIABLES,
+    upstream_variables::VARIABLES,
     realip::VARIABLES,
     referer::VARIABLES,
     secure_link::VARIABLES,

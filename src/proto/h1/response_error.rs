@@ -54,15 +54,15 @@ impl ResponseError {
     /// Most bytes of a response that are quoted.
     pub const QUOTED_LIMIT: usize = 96;
 
-    pub(super) fn new(fault: ResponseFault, what: &'static str) -> ResponseError {
+    pub(in crate::proto) fn new(fault: ResponseFault, what: &'static str) -> ResponseError {
         ResponseError { fault, what, quoted: None }
     }
 
-    pub(super) fn header(what: &'static str) -> ResponseError {
+    pub(in crate::proto) fn header(what: &'static str) -> ResponseError {
         ResponseError::new(ResponseFault::HeaderInvalid, what)
     }
 
-    pub(super) fn quoting(what: &'static str, quoted: &[u8]) -> ResponseError {
+    pub(in crate::proto) fn quoting(what: &'static str, quoted: &[u8]) -> ResponseError {
         let shown = &quoted[..quoted.len().min(ResponseError::QUOTED_LIMIT)];
         ResponseError { quoted: Some(shown.into()), ..ResponseError::header(what) }
     }

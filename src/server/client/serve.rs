@@ -560,6 +560,7 @@ fn head_limits(active: &Active) -> HeadLimits {
         max_headers: u32::try_from(core.max_headers).unwrap_or(u32::MAX),
         ignore_invalid_headers: core.ignore_invalid_headers,
         underscores_in_headers: core.underscores_in_headers,
-        allow_connect: false,
+        // The server that the request is for decides.
+        allow_connect: true,
     }
 }

@@ -248,11 +248,8 @@ fn apply_flags(attributes: &mut Vec<Attribute>, changes: Changes) -> bool {
     if changes == Changes::default() {
         return false;
     }
-    let flags: [(&[u8], Change, Option<&[u8]>); 3] = [
-        (b"secure", changes.secure, None),
-        (b"httponly", changes.http_only, None),
-        (b"samesite", changes.same_site, Some(changes.same_site_value)),
-    ];
+    let same_site = (&b"samesite"[..], changes.same_site, Some(changes.same_site_value));
+    let flags = [(&b"secure"[..], changes.secure, None), (b"httponly", changes.http_only, None), same_site];
     for (name, change, value) in flags {
         let is_flag = |attribute: &Attribute| attribute.name.eq_ignore_ascii_case(name);
         match change {

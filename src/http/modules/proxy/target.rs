@@ -72,15 +72,36 @@ pub(super) fn read(scope: &mut Scope, call: &Call) -> Result<Option<Pass>, Compl
     if !is_prefix && !url.uri.is_empty() {
         return Err(Complaint::new(NO_URI_HERE).at(word));
     }
-    let location = if is_prefix { &scope.head.name[..] } else { &b""[..] };
+    let location = if is_prefix { scope.head.name.clone() } else { Box::default() };
+    if scope.head.kind == LocationKind::Prefix
+        && is_prefix
+        && let Some(example) = glued(&location, &url.uri)
+    {
+        scope.warn_word(call, word, example);
+    }
     let default_redirect = if url.uri.is_empty() {
         Rule::literal(&[text, b"/"].concat(), b"/")
     } else {
-        Rule::literal(text, location)
+        Rule::literal(text, &location)
     };
     let replaced = if url.uri.is_empty() { 0 } else { location.len() };
     let id = scope.builder.pass(url.address.clone());
     Ok(Some(Pass::Fixed(Arc::new(FixedPass { id, url, replaced, default_redirect }))))
+}
+
+/// What `-t` says where the location's name and the URI that takes its place differ in their last slash: such requests
+/// seldom get where they are meant to.
+fn glued(location: &[u8], uri: &[u8]) -> Option<String> {
+    let is_meant = uri.is_empty() || memchr::memchr(b'?', uri).is_some();
+    if is_meant || location.ends_with(b"/") == uri.ends_with(b"/") {
+        return None;
+    }
+    let (location, uri) = (String::from_utf8_lossy(location), String::from_utf8_lossy(uri));
+    let between = if location.ends_with('/') { "" } else { "/" };
+    Some(format!(
+        "a request for \"{location}{between}x\" is passed on as one for \"{uri}{between}x\": the location's name and \
+         the URI of \"proxy_pass\" should both end with a slash, or neither"
+    ))
 }
 
 enum Scheme<'a> {

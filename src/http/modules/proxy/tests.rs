@@ -1,7 +1,7 @@
 //! What upstreams get, and what clients get of their answers.
 
-use crate::http::testing::{Reply, World};
-use crate::http::upstream_call::{CallBody, PassAddress, Target};
+use crate::http::testing::{Reply, World, complaints};
+use crate::http::upstream_call::{CallBody, PassAddress, Target, conditions};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -420,4 +420,157 @@ fn streams_are_not_kept_back() {
     ] {
         assert_eq!(buffering(settings, fields), Some(expected), "{settings} {fields}");
     }
+}
+
+#[test]
+fn conditions_and_sizes_come_to_the_relay() {
+    let mut world = World::new(
+        "proxy_next_upstream http_500 http_404; proxy_buffers 4 16k; proxy_read_timeout 5; server { location / { \
+         proxy_pass http://b; proxy_next_upstream_tries 3; proxy_buffer_size 16k; proxy_store_access group:rw all:r; } \
+         location /off { proxy_pass http://b; proxy_next_upstream off timeout; } }",
+    );
+    world.upstream(OK).get("/");
+    let conduct = &world.calls[0].call.conduct;
+    assert_eq!(conduct.next_upstream, conditions::HTTP_500 | conditions::HTTP_404);
+    assert_eq!((conduct.next_upstream_tries, conduct.read_timeout), (3, 5_000));
+    assert_eq!((conduct.buffer_size, conduct.buffers_bytes, conduct.busy_bytes), (16_384, 65_536, 32_768));
+    assert_eq!((conduct.store_access, conduct.max_temp_file_size), (0o664, 1 << 30));
+    world.upstream(OK).get("/off");
+    assert_eq!(world.calls[0].call.conduct.next_upstream, conditions::OFF);
+}
+
+#[test]
+fn addresses_to_connect_from_may_be_computed() {
+    let local = |settings: &str, target: &str| {
+        let mut world = server(&format!("location / {{ proxy_pass http://b; {settings} }}"));
+        let reply = world.upstream(OK).get(target);
+        let address = world.calls[0].call.local_address;
+        (address.map(|local| (local.address.to_string(), local.transparent)), reply.log.len())
+    };
+    let some = |text: &str, transparent| (Some((text.to_owned(), transparent)), 0);
+    assert_eq!(local("proxy_bind 192.0.2.9;", "/"), some("192.0.2.9:0", false));
+    assert_eq!(local("proxy_bind [::1]:99;", "/"), some("[::1]:99", false));
+    assert_eq!(local("proxy_bind $remote_addr transparent;", "/"), some("192.0.2.1:0", true));
+    assert_eq!(local("proxy_bind $remote_addr:$remote_port transparent;", "/"), some("192.0.2.1:40000", true));
+    assert_eq!(local("proxy_bind $arg_x;", "/"), (None, 0));
+    assert_eq!(local("proxy_bind $arg_x;", "/?x=y"), (None, 1));
+    assert_eq!(local("proxy_bind off;", "/"), (None, 0));
+}
+
+#[test]
+fn only_good_responses_are_stored_beneath_what_was_meant() {
+    let stored = |settings: &str, target: &str, response: &str| {
+        let mut world = server(&format!("root /srv; location / {{ proxy_pass http://b; {settings} }}"));
+        world.upstream(response).get(target);
+        let store = world.answered_call.as_ref().and_then(|call| call.store.clone());
+        store.map(|path| String::from_utf8(path).unwrap())
+    };
+    assert_eq!(stored("proxy_store on;", "/a/b", OK).as_deref(), Some("/srv/a/b"));
+    assert_eq!(stored("proxy_store /data$uri;", "/a?b", OK).as_deref(), Some("/data/a"));
+    assert_eq!(stored("proxy_store data/$arg_x;", "/?x=y", OK).as_deref(), Some("/usr/share/thalweg/data/y"));
+    assert_eq!(stored("proxy_store on;", "/a", "HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n"), None);
+    assert_eq!(stored("proxy_store on;", "/a/", OK), None);
+    assert_eq!(stored("proxy_store /data/$arg_x;", "/?x=../y", OK), None);
+    assert_eq!(stored("proxy_store off;", "/a", OK), None);
+}
+
+#[test]
+fn handlers_reach_as_far_as_nginx_s() {
+    let mut world = server(
+        "location /a/ { proxy_pass http://b/; if ($arg_x) { set $y 1; } limit_except GET { deny 192.0.2.77; } \
+         location /a/b/ { root /srv; } } location /c { if ($arg_x) { proxy_pass http://b; } root /srv; }",
+    );
+    world.upstream(OK).get("/a/x?x=1");
+    assert_eq!(world.calls[0].request_line(), "GET /x?x=1 HTTP/1.1");
+    world.upstream(OK).send("PUT /a/x HTTP/1.0\r\n\r\n");
+    assert_eq!(world.calls[0].request_line(), "PUT /x HTTP/1.1");
+    assert_eq!(world.get("/a/b/x").status, 404);
+    assert_eq!(world.upstream(OK).get("/c?x=1").status, 200);
+    assert_eq!(world.get("/c").status, 404);
+    // The slash that a location's name ends with is asked for.
+    let reply = world.get("/a?q");
+    assert_eq!((reply.status, &*reply.field("location")), (301, "http://example.com/a/?q"));
+}
+
+/// The words are those of nginx 1.22 but for what is not built.
+#[test]
+fn mistakes_are_reported_in_nginx_s_words() {
+    let no_uri = "\"proxy_pass\" cannot have URI part in location given by regular expression, or inside named \
+                  location, or inside \"if\" statement, or inside \"limit_except\" block";
+    for (content, words) in [
+        ("location ~ a { proxy_pass http://b/x; }", no_uri),
+        ("location @a { proxy_pass http://b/; }", no_uri),
+        ("location / { limit_except GET { proxy_pass http://b/; } }", no_uri),
+        ("location / { proxy_pass ftp://a; }", "invalid URL prefix"),
+        ("location / { proxy_pass http://; }", "no host in upstream \"\""),
+        ("location / { proxy_pass http://a:99999/x; }", "invalid port in upstream \"a:99999/x\""),
+        ("location / { proxy_pass http://a; proxy_pass http://b; }", "\"proxy_pass\" directive is duplicate"),
+        (
+            "location / { proxy_pass https://a; }",
+            "\"https://\" in \"proxy_pass\" is known to nginx but not built into thalweg yet",
+        ),
+        ("proxy_http_version 3;", "invalid value \"3\""),
+        ("proxy_http_version 2;", "\"proxy_http_version 2\" is known to nginx but not built into thalweg yet"),
+        (
+            "location / { proxy_redirect default; proxy_pass http://a; }",
+            "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive",
+        ),
+        (
+            "location / { proxy_pass http://$host; proxy_redirect default; }",
+            "\"proxy_redirect default\" cannot be used with \"proxy_pass\" directive with variables",
+        ),
+        ("proxy_redirect x;", "invalid parameter \"x\""),
+        ("proxy_redirect off; proxy_redirect a b;", "\"proxy_redirect\" directive is duplicate"),
+        ("proxy_cookie_path x;", "invalid parameter \"x\""),
+        ("proxy_cookie_flags x;", "invalid parameter \"x\""),
+        ("proxy_next_upstream foo;", "invalid value \"foo\""),
+        ("proxy_ignore_headers foo;", "invalid value \"foo\""),
+        ("proxy_bind foo;", "invalid address \"foo\""),
+        ("proxy_bind off transparent;", "invalid address \"off\""),
+        ("proxy_bind 127.0.0.1 x;", "invalid parameter \"x\""),
+        ("proxy_store_access foo:r;", "invalid value \"foo:r\""),
+        ("proxy_store on; proxy_store off;", "\"proxy_store\" directive is duplicate"),
+        ("proxy_limit_rate x;", "\"proxy_limit_rate\" directive invalid value"),
+        ("proxy_buffers 0 4k;", "\"proxy_buffers\" directive invalid value"),
+        ("proxy_buffers 1 4k;", "there must be at least 2 \"proxy_buffers\""),
+        (
+            "proxy_buffer_size 32k;",
+            "\"proxy_busy_buffers_size\" must be less than the size of all \"proxy_buffers\" minus one buffer",
+        ),
+        (
+            "proxy_max_temp_file_size 1k;",
+            "\"proxy_max_temp_file_size\" must be equal to zero to disable temporary files usage or must be equal to \
+             or greater than the maximum of the value of \"proxy_buffer_size\" and one of the \"proxy_buffers\"",
+        ),
+        ("proxy_set_header \"a b\" c;", "invalid header name \"a b\""),
+        ("location / { proxy_pass http://b$nope; }", "unknown \"nope\" variable"),
+    ] {
+        let told = complaints(&format!("server {{ {content} }}"));
+        assert_eq!(told, [format!("[emerg] {words}")], "{content}");
+    }
+    assert_eq!(complaints("proxy_next_upstream error error; server { }"), ["[warn] duplicate value \"error\""]);
+}
+
+#[test]
+fn traps_are_told() {
+    let told = |content: &str| complaints(&format!("server {{ {content} }}")).join("\n");
+    for fine in [
+        "location / { proxy_pass http://b/; }",
+        "location /a/ { proxy_pass http://b/c/; }",
+        "location /a { proxy_pass http://b/c; }",
+        "location /a/ { proxy_pass http://b; }",
+        "location = /a { proxy_pass http://b/; }",
+        "location /a/ { proxy_pass http://b/c?d=; }",
+        "proxy_set_header A 1; location / { proxy_set_header A 2; proxy_set_header B 1; }",
+    ] {
+        assert_eq!(told(fine), "", "{fine}");
+    }
+    let text = told("location /a { proxy_pass http://b/; }");
+    assert!(text.contains("\"/a/x\" is passed on as one for \"//x\""), "{text}");
+    let text = told("location /a/ { proxy_pass http://b/c; }");
+    assert!(text.contains("\"/a/x\" is passed on as one for \"/cx\""), "{text}");
+    let text = told("proxy_set_header A 1; location / { proxy_set_header B 2; }");
+    assert!(text.contains("makes those of the outer level disappear"), "{text}");
+    let text = told("proxy_set_header Content-Length 5;");
+    assert!(text.contains("cannot set this field"), "{text}");
 }
