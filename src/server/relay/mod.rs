@@ -43,6 +43,7 @@ use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::{Attempt, UpstreamFailure};
 use crate::message::Status;
+use crate::proto::h1::ResponseFault;
 use crate::server::client::ClientKey;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
@@ -318,6 +319,10 @@ impl Relay {
                 attempt.header_ms = Some(took);
                 attempt.status = status;
             }
+        }
+        // Chunks that came broken with their head: the client has got nothing yet, and gets no part of them.
+        if let Some(Ending::Broken(failure @ Failure::Response(ResponseFault::BodyInvalid))) = self.ending {
+            return Some(failure);
         }
         let failure = Failure::Status(status);
         if self.may_try_again(failure, exchange, now_ms).is_some() {
