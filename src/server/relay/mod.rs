@@ -50,7 +50,7 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
 use connection::Connection;
-use failure::Failure;
+use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
 use outbound::Outbound;
@@ -258,9 +258,10 @@ impl Relay {
             return Ok(false);
         }
         if let Some(error) = run.connection.take_error() {
-            let message = format_args!("connect() failed ({error}) while connecting to upstream");
+            let failure = Failure::of_connect(&error);
+            let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
             exchange.log_upstream(&mut res.env, Level::Error, message);
-            return Err(Failure::of_connect(&error));
+            return Err(failure);
         }
         self.note_connected(exchange, res.env.now.monotonic_ms);
         Ok(true)
@@ -289,7 +290,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             return Some(Failure::ResetBeforeHeader);
         }
@@ -298,7 +299,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             Failure::ResetBeforeHeader
         })
