@@ -24,6 +24,7 @@ mod precompressed;
 mod process;
 mod real_site;
 mod regression;
+mod relay_connections;
 mod relay_responses;
 mod reload;
 mod responses;
