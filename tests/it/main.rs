@@ -29,6 +29,8 @@ mod real_site;
 mod realip;
 mod referer;
 mod regression;
+mod relay_connections;
+mod relay_responses;
 mod reload;
 mod responses;
 mod rewrite;

@@ -210,6 +210,13 @@ impl Client {
 
     /// A deadline while the request is with the upstream.
     pub fn on_relay_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match self.pass_deadline(key, res) {
+            Fate::Keep => self.read_on(key, res),
+            Fate::Close => Fate::Close,
+        }
+    }
+
+    fn pass_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         let now_ms = res.env.now.monotonic_ms;
         let Some(relay) = active.relay.as_mut() else {

@@ -44,6 +44,7 @@ use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::{Attempt, UpstreamFailure};
 use crate::message::Status;
+use crate::proto::h1::ResponseFault;
 use crate::server::client::ClientKey;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
@@ -51,7 +52,7 @@ use crate::server::worker::resources::Resources;
 use crate::upstream::Stage;
 
 use connection::Connection;
-use failure::Failure;
+use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
 use outbound::Outbound;
@@ -259,9 +260,10 @@ impl Relay {
             return Ok(false);
         }
         if let Some(error) = run.connection.take_error() {
-            let message = format_args!("connect() failed ({error}) while connecting to upstream");
+            let failure = Failure::of_connect(&error);
+            let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
             exchange.log_upstream(&mut res.env, Level::Error, message);
-            return Err(Failure::of_connect(&error));
+            return Err(failure);
         }
         self.note_connected(exchange, res.env.now.monotonic_ms);
         Ok(true)
@@ -291,7 +293,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             return Some(Failure::ResetBeforeHeader);
         }
@@ -300,7 +302,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             Failure::ResetBeforeHeader
         })
@@ -320,6 +322,10 @@ impl Relay {
                 attempt.header_ms = Some(took);
                 attempt.status = status;
             }
+        }
+        // Chunks that came broken with their head: the client has got nothing yet, and gets no part of them.
+        if let Some(Ending::Broken(failure @ Failure::Response(ResponseFault::BodyInvalid))) = self.ending {
+            return Some(failure);
         }
         let failure = Failure::Status(status);
         if self.may_try_again(failure, exchange, now_ms).is_some() {

@@ -14,7 +14,7 @@ use crate::server::files::Completion;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
-use super::failure::Failure;
+use super::failure::{Failure, told};
 use super::wire::Event;
 use super::{Ending, Fill, Relay, State};
 
@@ -138,7 +138,8 @@ impl Relay {
     }
 
     fn broken_before_head(&mut self, error: Errno, exchange: &mut Exchange, res: &mut Resources) -> Failure {
-        let message = format_args!("recv() failed ({error}) while reading response header from upstream");
+        let message =
+            format_args!("recv() failed ({}) while reading response header from upstream", told(error));
         exchange.log_upstream(&mut res.env, Level::Error, message);
         match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
             Some(Err(fault)) if self.run.as_ref().is_some_and(|run| run.connection.wire.has_begun()) => {
@@ -343,7 +344,7 @@ impl Relay {
             }
             Ok(Some(_)) => Received::Some,
             Err(error) => {
-                let message = format_args!("recv() failed ({error}) while reading upstream");
+                let message = format_args!("recv() failed ({}) while reading upstream", told(error));
                 exchange.log_upstream(&mut res.env, Level::Error, message);
                 let fault = self.run.as_mut().map(|run| run.connection.wire.reset());
                 let failure = match fault {
