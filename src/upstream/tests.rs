@@ -86,9 +86,8 @@ fn a_server_that_fails_is_left_alone_until_one_request_tries_it() {
     let trial = pick(&group, 20_201);
     attempt(&group, &trial, 20_201, Verdict::Good);
     assert_eq!(trial.state().standing(), Standing::Good);
-    let mut next = octets(&group, 20_202, 6);
-    next.sort_unstable();
-    assert_eq!(next, [0, 0, 0, 1, 1, 1]);
+    let share = octets(&group, 20_202, 100).iter().filter(|octet| **octet == 0).count();
+    assert!((48..=52).contains(&share), "{share}");
 }
 
 #[test]
@@ -100,9 +99,10 @@ fn a_trial_is_won_when_the_head_of_its_response_is_there() {
     group.started(&trial, 20_000);
     group.header(&trial, 20_000, 20_010);
     assert_eq!(trial.state().standing(), Standing::Good);
-    // The body breaks off later: that counts anew.
+    assert!(octets(&group, 20_011, 4).contains(&octet(&trial)));
+    // Its status, or a body that breaks off, may count against it all the same.
     end(&group, &trial, 20_000, 20_020, Verdict::Failed);
-    assert_eq!(trial.state().standing(), Standing::Good, "it began before the server came back");
+    assert_eq!(trial.state().standing(), Standing::Ejected);
 }
 
 #[test]
@@ -382,7 +382,10 @@ fn a_server_listed_twice_has_two_states() {
     let peers = group.peers();
     assert!(!peers[0].is_same(&peers[1]));
     attempt(&group, &peers[1], 100, Verdict::Failed);
-    let next = Group::new(GroupPlan { keepalive: Keepalive { connections: 1, ..Keepalive::default() }, ..twice }, Some(&group));
+    let next = Group::new(
+        GroupPlan { keepalive: Keepalive { connections: 1, ..Keepalive::default() }, ..twice },
+        Some(&group),
+    );
     let next = next.peers();
     assert!(next[0].is_same(&peers[0]) && next[1].is_same(&peers[1]));
 }
