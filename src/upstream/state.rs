@@ -123,9 +123,10 @@ impl PeerState {
         self.standing.store(Standing::Good as u8, Relaxed);
     }
 
-    /// It is back: what failed before is forgotten.
+    /// It is back: what failed before is forgotten. Its standing counts from the beginning of the trial, so that what
+    /// becomes of that later is not.
     pub(super) fn return_at(&self, now_ms: u64) {
-        self.set_standing(Standing::Good, now_ms);
+        self.standing.store(Standing::Good as u8, Relaxed);
         self.fails.store(0, Relaxed);
         self.returned_ms.store(now_ms.max(1), Relaxed);
     }

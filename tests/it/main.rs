@@ -6,6 +6,7 @@ mod util;
 
 mod access_log;
 mod autoindex;
+mod balancing;
 mod bodies;
 mod browser;
 mod configuration;
