@@ -306,6 +306,7 @@ impl Relay {
                 let result = receive_direct(run, memory, most, res);
                 if let Ok(Some(count)) = result {
                     let excess = count.saturating_sub(left);
+                    let behind = memory.last().copied().unwrap_or_default();
                     memory.truncate(memory.len() - excess);
                     run.connection.wire.skip((count - excess) as u64);
                     run.body += (count - excess) as u64;
@@ -313,7 +314,7 @@ impl Relay {
                     run.moved_ms = now_ms;
                     if count > 0 {
                         // The machine says whether that was all.
-                        self.take_body(&[0][..excess], sink, exchange, res);
+                        self.take_body(&[behind][..excess], sink, exchange, res);
                     }
                 }
                 result
