@@ -165,6 +165,8 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     let is_connect = exchange.head.method == crate::message::Method::Connect;
     if is_connect && !context.site.server(exchange.server).allows_connect {
         exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
+        // What follows may be meant for a tunnel.
+        exchange.keep_alive = false;
         return Flow::Status(Status::METHOD_NOT_ALLOWED);
     }
     modules::realip::apply(exchange, context);

@@ -52,7 +52,7 @@ impl Wire {
     pub fn new(protocol: Protocol) -> Wire {
         match protocol {
             Protocol::Http1 => Wire::Http1(Box::new(ResponseReader::new(ResponseLimits::default()))),
-            Protocol::Memcached => Wire::Memcached(Box::new(MemcachedReader::new())),
+            Protocol::Memcached => Wire::Memcached(Box::default()),
             Protocol::Raw => Wire::Raw,
         }
     }
