@@ -323,6 +323,22 @@ fn what_is_not_the_reply_is_passed_over() {
 }
 
 #[test]
+fn a_flood_of_datagrams_is_read_over_several_turns() {
+    let server = DnsServer::start(|query, _, _| {
+        let mut messages = vec![b"junk".to_vec(); 40];
+        messages.push(bytes(&reply(query, 1..=1)));
+        messages
+    });
+    let mut turns = Loop::new(no_system);
+    let plan = plan(&[server.address]);
+    let ticket = turns.pending(Some(&plan), "a.test");
+    // All of them are there before the first is read: no further datagram makes an event.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(addresses(turns.outcome(ticket, 2000)), [v4(1)]);
+    assert_eq!(turns.now_ms, 1000);
+}
+
+#[test]
 fn what_is_not_answered_is_asked_again_from_another_port() {
     let server = DnsServer::start(|query, _, before| match before {
         0 => vec![],
