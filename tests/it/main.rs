@@ -26,6 +26,7 @@ mod real_site;
 mod regression;
 mod relay_connections;
 mod relay_responses;
+mod relay_streaming;
 mod reload;
 mod responses;
 mod rewrite;
