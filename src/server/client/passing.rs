@@ -101,6 +101,11 @@ impl Client {
                 }
             },
             Waiting::Output if active.output.is_upstream() => {
+                // It may have answered before it took the whole request, and want the rest of it all the same.
+                let Active { relay, exchange, .. } = &mut *active;
+                if let Some(relay) = relay {
+                    relay.send_on(exchange, res);
+                }
                 self.state = State::Active(active);
                 self.pump(key, res)
             }

@@ -39,11 +39,12 @@ impl Relay {
     }
 
     /// Whether what has come of the response may wait for the rest: it is neither a stream of events nor of unknown
-    /// length.
+    /// length, nor may its upstream wait for more of the request.
     pub fn may_postpone(&self, exchange: &Exchange) -> bool {
-        exchange.upstream.as_ref().is_some_and(|passed| {
-            passed.length.is_some() && passed.call.as_ref().is_some_and(|call| call.buffering)
-        })
+        self.is_sent()
+            && exchange.upstream.as_ref().is_some_and(|passed| {
+                passed.length.is_some() && passed.call.as_ref().is_some_and(|call| call.buffering)
+            })
     }
 
     /// Whether the upstream is let go when the client goes.
