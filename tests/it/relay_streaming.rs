@@ -48,7 +48,7 @@ fn what_an_upstream_says_before_a_pause_arrives_at_once() {
         "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX-Accel-Buffering: no\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 70\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 70\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\n",
     ] {
         let (go, wait) = channel::<()>();
@@ -246,6 +246,21 @@ fn a_slow_client_slows_its_upstream_down_where_nothing_is_kept_for_it() {
         assert!(last < KEPT, "{directives} {fields} {last}");
         let response = client.read_response();
         assert!(response.body == content(LENGTH, 1), "{directives} {fields}");
+        no_alarm(&server);
+    }
+}
+
+#[test]
+fn a_client_that_pauses_for_longer_than_an_upstream_may_gets_every_byte() {
+    const LENGTH: usize = 30_000_000;
+    for directives in ["proxy_buffering off;", "proxy_max_temp_file_size 1m;", ""] {
+        let (sender, _sent) = reporting();
+        let upstream = large("length", LENGTH, sender);
+        let server = proxy_with(&upstream, &format!("proxy_read_timeout 500ms; {directives}"));
+        let mut client = Client::connect(server.port());
+        client.send("GET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
+        std::thread::sleep(Duration::from_millis(1200));
+        assert!(client.read_response().body == content(LENGTH, 3), "{directives}");
         no_alarm(&server);
     }
 }
@@ -463,6 +478,27 @@ fn an_early_answer_reaches_the_client_although_its_upstream_closes_right_after()
             assert_eq!((response.status, response.text().as_str()), (413, "early"), "{directives} {round}");
         }
         assert_eq!(upstream.accepted(), 8);
+        no_alarm(&server);
+    }
+}
+
+#[test]
+fn an_early_answer_that_ends_with_a_reset_alone_is_never_complete() {
+    let upstream = Upstream::start(|mut peer: Peer| {
+        peer.read_exactly(1000);
+        peer.send("HTTP/1.0 413 Too Large\r\n\r\nsome of it");
+        peer.reset();
+    });
+    for directives in ["", "proxy_request_buffering off;"] {
+        let server = proxy_with(&upstream, &format!("client_max_body_size 0; {directives}"));
+        let body = content(20_000_000, 2);
+        let mut client = Client::connect(server.port());
+        client.try_send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.try_send(&body);
+        // Whatever it is told, it is not that this was all.
+        if let Ok(response) = client.response_to("POST") {
+            assert_eq!(response.status, 502, "{directives}");
+        }
         no_alarm(&server);
     }
 }
