@@ -253,14 +253,21 @@ fn a_slow_client_slows_its_upstream_down_where_nothing_is_kept_for_it() {
 #[test]
 fn a_client_that_pauses_for_longer_than_an_upstream_may_gets_every_byte() {
     const LENGTH: usize = 30_000_000;
+    let body = Arc::new(content(LENGTH, 3));
     for directives in ["proxy_buffering off;", "proxy_max_temp_file_size 1m;", ""] {
-        let (sender, _sent) = reporting();
-        let upstream = large("length", LENGTH, sender);
+        let upstream = Upstream::start({
+            let body = body.clone();
+            move |mut peer: Peer| {
+                peer.read_request();
+                peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n"));
+                peer.try_send(&*body);
+            }
+        });
         let server = proxy_with(&upstream, &format!("proxy_read_timeout 500ms; {directives}"));
         let mut client = Client::connect(server.port());
         client.send("GET /3 HTTP/1.1\r\nHost: a\r\n\r\n");
         std::thread::sleep(Duration::from_millis(1200));
-        assert!(client.read_response().body == content(LENGTH, 3), "{directives}");
+        assert!(client.read_response().body == *body, "{directives}");
         no_alarm(&server);
     }
 }

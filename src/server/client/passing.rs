@@ -271,9 +271,11 @@ impl Client {
                         return Ok(Pumped::Broken);
                     }
                     Fill::Waiting if relay.may_postpone(exchange) && self.postpone(res) => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         return Ok(Pumped::Starved);
                     }
                     Fill::Waiting => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         let sent = self.flags.gone || self.flush(res)?;
                         return Ok(if sent { Pumped::Starved } else { Pumped::Blocked });
                     }
