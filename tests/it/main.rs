@@ -32,6 +32,7 @@ mod referer;
 mod regression;
 mod relay_connections;
 mod relay_responses;
+mod relay_streaming;
 mod reload;
 mod responses;
 mod rewrite;
