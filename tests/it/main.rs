@@ -25,6 +25,7 @@ mod map;
 mod pipelines;
 mod precompressed;
 mod process;
+mod proxy_heads;
 mod real_site;
 mod realip;
 mod referer;
