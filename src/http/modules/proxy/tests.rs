@@ -552,6 +552,17 @@ fn mistakes_are_reported_in_nginx_s_words() {
 }
 
 #[test]
+fn trailers_pass_where_they_are_wanted_and_may() {
+    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\
+                    Content-Length: 9\r\nTransfer-Encoding: x\r\nSet-Cookie: a=1\r\nX-Hidden: 1\r\nDate: now\r\n\r\n";
+    let reply = answered("proxy_pass_trailers on; proxy_hide_header x-hidden;", response);
+    assert_eq!(reply.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    assert_eq!((&*reply.field("trailer"), reply.text()), ("X-Sum", "ok"));
+    let reply = answered("", response);
+    assert!(reply.trailers.is_empty() && !reply.has("trailer"));
+}
+
+#[test]
 fn traps_are_told() {
     let told = |content: &str| complaints(&format!("server {{ {content} }}")).join("\n");
     for fine in [
