@@ -84,6 +84,7 @@ impl Client {
 
     /// A 103 of the upstream for the client (RFC 8297).
     fn pass_early_hints(&mut self, active: &mut Active, res: &mut Resources) {
+        active.exchange.hide_from_early_hints();
         if let Some(passed) = &active.exchange.upstream {
             self.wire.interim_with(Status::EARLY_HINTS, &passed.response.fields, &mut res.out);
         }
