@@ -30,3 +30,4 @@ pub mod site;
 pub mod testing;
 pub mod upstream_call;
 pub mod variables;
+pub mod zones;

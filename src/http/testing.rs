@@ -294,6 +294,10 @@ impl World {
                     Answer::RequestBody(Ok(()))
                 }
                 Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
+                Step::Need(Need::Delay(ms)) => {
+                    self.env.now.monotonic_ms += ms;
+                    Answer::Delay
+                }
             };
             step = exchange.step(&mut self.env, Some(answer));
         }
@@ -562,7 +566,6 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
             out.extend_from_slice(&content[range.offset as usize..(range.offset + range.length) as usize]);
         }
         Body::Pieces(pieces) => pieces.iter().rev().for_each(|piece| append_body(piece, out)),
-        Body::Upstream(_) => panic!("there is no upstream in this world"),
     }
 }
 
