@@ -15,6 +15,7 @@ use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
+use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
@@ -41,6 +42,8 @@ pub struct Resources {
     pub env: Env,
     /// The caches of files.
     pub files: Files,
+    /// Right passwords of the last moments.
+    pub passwords: Passwords,
     /// What `recv` writes to. An idle connection owns no buffer.
     pub input: Vec<u8>,
     /// Responses gathered in this turn.
@@ -96,6 +99,7 @@ impl Resources {
             registry,
             site,
             files,
+            passwords: Passwords::default(),
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
