@@ -5,6 +5,7 @@
 mod util;
 
 mod access_log;
+mod auth_basic;
 mod autoindex;
 mod balancing;
 mod bodies;
@@ -20,6 +21,8 @@ mod harness;
 mod headers;
 mod hostile;
 mod http1;
+mod limit_conn;
+mod limit_req;
 mod listen;
 mod locations;
 mod map;
