@@ -19,7 +19,9 @@ fn start(method: &str) -> Server {
             listen {{port}}; set_real_ip_from 127.0.0.0/8; real_ip_header X-Client; keepalive_requests 100000;
             location / {{ proxy_pass http://group; }}
          }}",
-        SERVERS.map(|(port, weight, more)| format!("server 127.0.0.1:{{port{port}}} weight={weight}{more};")).join(" ")
+        SERVERS
+            .map(|(port, weight, more)| format!("server 127.0.0.1:{{port{port}}} weight={weight}{more};"))
+            .join(" ")
     );
     for (port, ..) in SERVERS {
         text.push_str(&format!(" server {{ listen 127.0.0.1:{{port{port}}}; return 200 $server_port; }}"));
