@@ -163,10 +163,13 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = choose_server(exchange, context) {
         return Flow::Status(status);
     }
-    let is_connect = exchange.head.method == crate::message::Method::Connect;
-    if is_connect && !context.site.server(exchange.server).allows_connect {
-        exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
-        return Flow::Status(Status::METHOD_NOT_ALLOWED);
+    if exchange.head.method == crate::message::Method::Connect {
+        // What follows was meant for a tunnel, whether there will be one or not: it is no request.
+        exchange.keep_alive = false;
+        if !context.site.server(exchange.server).allows_connect {
+            exchange.log(context, Level::Info, format_args!("client sent CONNECT method"));
+            return Flow::Status(Status::METHOD_NOT_ALLOWED);
+        }
     }
     modules::realip::apply(exchange, context);
     Flow::Next

@@ -319,9 +319,21 @@ impl Exchange {
     pub fn pass_trailers(&self, trailers: &mut Fields) {
         let Some(passed) = &self.upstream else { return };
         if passed.call.as_ref().is_some_and(|call| call.pass_trailers) {
-            for (_, name, value) in passed.trailers.iter() {
-                trailers.push(name, value);
+            let settings = &self.scope_settings().proxy;
+            for (field, name, value) in passed.trailers.iter() {
+                if settings.passes_trailer(field.id, name, value) {
+                    trailers.push(name, value);
+                }
             }
+        }
+    }
+
+    /// Takes what does not pass to the client out of an interim response that does (103).
+    pub fn hide_from_early_hints(&mut self) {
+        let site = self.site.clone();
+        let settings = &site.settings(self.location).proxy;
+        if let Some(passed) = &mut self.upstream {
+            passed.response.fields.retain(|id, name| settings.passes_hint(id, name));
         }
     }
 

@@ -148,6 +148,12 @@ impl Fields {
         });
     }
 
+    /// Keeps the lines that `keep` says, by known name and name; the text of the others stays until `clear`.
+    pub fn retain(&mut self, mut keep: impl FnMut(FieldName, &[u8]) -> bool) {
+        let text = &self.text;
+        self.list.retain(|field| keep(field.id, &text[field.name.start as usize..field.name.end as usize]));
+    }
+
     /// Replaces every line named `name` by one with this value, at the end.
     pub fn set(&mut self, name: &[u8], value: &[u8]) {
         self.remove(name);

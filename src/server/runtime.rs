@@ -134,7 +134,7 @@ impl Runtime {
         logs: Arc<OpenLogs>,
     ) -> Result<Self, String> {
         let pool = start_pool(&settings)?;
-        let name_threads = start_name_threads(&settings)?;
+        let name_threads = name_threads(&settings);
         let ended = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| format!("eventfd() failed ({})", describe(&error.into())))?;
         let mut runtime = Self {
@@ -202,7 +202,7 @@ impl Runtime {
         self.logs = logs;
         if replace_all {
             self.pool = start_pool(&settings)?;
-            self.name_threads = start_name_threads(&settings)?;
+            self.name_threads = name_threads(&settings);
         }
         self.site = site;
         self.listeners = listeners;
@@ -340,15 +340,15 @@ fn start_pool(settings: &ThreadSettings) -> Result<Arc<Pool>, String> {
         .map_err(|error| format!("the thread pool did not start ({error})"))
 }
 
-/// Starts the threads that ask the system's resolver: slow answers must not keep files waiting.
-fn start_name_threads(settings: &ThreadSettings) -> Result<Arc<Pool>, String> {
-    system::start_threads(give_up_at_start(settings))
-        .map(Arc::new)
-        .map_err(|error| format!("the resolver's threads did not start ({error})"))
+/// The threads that ask the system's resolver, once a name is to be looked up: slow answers must not keep files waiting.
+fn name_threads(settings: &ThreadSettings) -> Arc<Pool> {
+    Arc::new(system::threads(give_up_at_start(settings)))
 }
 
 /// What a thread of a pool does first.
-fn give_up_at_start(settings: &ThreadSettings) -> impl Fn() -> io::Result<()> + Send + Sync + 'static {
+fn give_up_at_start(
+    settings: &ThreadSettings,
+) -> impl Fn() -> io::Result<()> + Clone + Send + Sync + 'static {
     let identity = settings.identity.clone();
     move || match &identity {
         Some(identity) => give_privileges_up(identity).map_err(io::Error::other),

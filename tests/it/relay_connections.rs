@@ -387,13 +387,14 @@ fn an_upstream_that_stops_within_a_body_ends_the_response_unfinished() {
 fn an_upstream_that_is_slow_but_never_silent_is_waited_for() {
     let upstream = Upstream::start(|mut peer: Peer| {
         peer.read_request();
-        for byte in "HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello, world".as_bytes().chunks(3) {
-            peer.send(byte);
+        let bytes = "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz";
+        for piece in bytes.as_bytes().chunks(2) {
+            peer.send(piece);
             std::thread::sleep(Duration::from_millis(100));
         }
     });
     let server = proxy_with(&upstream, "proxy_read_timeout 1s;");
-    assert_eq!(get(server.port(), "/").text(), "hello, world");
+    assert_eq!(get(server.port(), "/").text(), "abcdefghijklmnopqrstuvwxyz");
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Client {
 
     /// A 103 of the upstream for the client (RFC 8297).
     fn pass_early_hints(&mut self, active: &mut Active, res: &mut Resources) {
+        active.exchange.hide_from_early_hints();
         if let Some(passed) = &active.exchange.upstream {
             self.wire.interim_with(Status::EARLY_HINTS, &passed.response.fields, &mut res.out);
         }
@@ -101,6 +102,11 @@ impl Client {
                 }
             },
             Waiting::Output if active.output.is_upstream() => {
+                // It may have answered before it took the whole request, and want the rest of it all the same.
+                let Active { relay, exchange, .. } = &mut *active;
+                if let Some(relay) = relay {
+                    relay.send_on(exchange, res);
+                }
                 self.state = State::Active(active);
                 self.pump(key, res)
             }
@@ -266,9 +272,11 @@ impl Client {
                         return Ok(Pumped::Broken);
                     }
                     Fill::Waiting if relay.may_postpone(exchange) && self.postpone(res) => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         return Ok(Pumped::Starved);
                     }
                     Fill::Waiting => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         let sent = self.flags.gone || self.flush(res)?;
                         return Ok(if sent { Pumped::Starved } else { Pumped::Blocked });
                     }

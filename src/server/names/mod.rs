@@ -102,7 +102,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// A worker's names. `threads` come of [`system::start_threads`]; one of them calls `wake` when it has found
+    /// A worker's names. `threads` come of [`system::threads`]; one of them calls `wake` when it has found
     /// something. `token_of` makes the token of a number below 2 to the 48th, which [`Names::on_event`] gets back.
     pub fn new(threads: &Pool, wake: Arc<dyn Fn() + Send + Sync>, token_of: fn(u64) -> Token) -> Names {
         Names::with_system(threads, system::ask_system, wake, token_of)

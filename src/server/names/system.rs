@@ -33,8 +33,8 @@ pub type SystemLookup = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// The threads for [`SystemNames`], shared by all workers; each runs `on_start` before anything else, as in
 /// [`Pool::start`].
-pub fn start_threads(on_start: impl Fn() -> io::Result<()> + Send + Sync + 'static) -> io::Result<Pool> {
-    Pool::start(SYSTEM_THREADS, SYSTEM_QUEUE, on_start)
+pub fn threads(on_start: impl Fn() -> io::Result<()> + Clone + Send + Sync + 'static) -> Pool {
+    Pool::start_later(SYSTEM_THREADS, SYSTEM_QUEUE, on_start)
 }
 
 /// Asks the C library.

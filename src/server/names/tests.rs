@@ -162,7 +162,7 @@ impl Loop {
     fn new(ask: SystemLookup) -> Loop {
         let poll = mio::Poll::new().expect("a poll");
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE).expect("a waker"));
-        let threads = system::start_threads(|| Ok(())).expect("threads");
+        let threads = system::threads(|| Ok(()));
         let wake = Arc::new(move || waker.wake().expect("it wakes"));
         let names = Names::with_system(&threads, ask, wake, token_of);
         let rng = fastrand::Rng::with_seed(3);
@@ -320,6 +320,22 @@ fn what_is_not_the_reply_is_passed_over() {
     let mut turns = Loop::new(no_system);
     assert_eq!(addresses(turns.resolve(&plan(&[server.address]), "a.test")), [v4(1)]);
     assert_eq!(turns.names.counters().next().map(|(_, counters)| counters.ignored), Some(3));
+}
+
+#[test]
+fn a_flood_of_datagrams_is_read_over_several_turns() {
+    let server = DnsServer::start(|query, _, _| {
+        let mut messages = vec![b"junk".to_vec(); 40];
+        messages.push(bytes(&reply(query, 1..=1)));
+        messages
+    });
+    let mut turns = Loop::new(no_system);
+    let plan = plan(&[server.address]);
+    let ticket = turns.pending(Some(&plan), "a.test");
+    // All of them are there before the first is read: no further datagram makes an event.
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(addresses(turns.outcome(ticket, 2000)), [v4(1)]);
+    assert_eq!(turns.now_ms, 1000);
 }
 
 #[test]

@@ -42,7 +42,7 @@ use rustix::io::Errno;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
-use crate::http::upstream_call::{Attempt, UpstreamFailure};
+use crate::http::upstream_call::{Attempt, Protocol, UpstreamFailure};
 use crate::message::Status;
 use crate::proto::h1::ResponseFault;
 use crate::server::client::ClientKey;
@@ -226,6 +226,10 @@ impl Relay {
                     Ok(false) => return Progress::Waiting,
                     Err(failure) => failure,
                 },
+                State::Heading if is_raw(exchange) => {
+                    self.begin_raw(exchange, res.env.now.monotonic_ms);
+                    return Progress::Head;
+                }
                 State::Heading => {
                     self.send_request(exchange, res);
                     match self.receive_head(exchange, res) {
@@ -250,6 +254,23 @@ impl Relay {
                 return Progress::Failed(given_up);
             }
         }
+    }
+
+    /// A tunnel without a protocol begins as soon as the connection stands.
+    fn begin_raw(&mut self, exchange: &mut Exchange, now_ms: u64) {
+        self.state = State::Raw;
+        if let Some(run) = &mut self.run {
+            run.sending = Sending::Done;
+            run.overdue_ms = None;
+            if std::mem::take(&mut run.overdue) {
+                run.choice.no_longer_overdue();
+            }
+            run.choice.answered(now_ms);
+        }
+        if let Some(passed) = &mut exchange.upstream {
+            passed.switched = true;
+        }
+        self.renew_deadline(exchange);
     }
 
     /// The handshake: is it done?
@@ -554,6 +575,12 @@ impl Run {
             self.choice.no_longer_overdue();
         }
     }
+}
+
+/// Whether the call is for a tunnel without a protocol.
+fn is_raw(exchange: &Exchange) -> bool {
+    let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+    call.is_some_and(|call| call.protocol == Protocol::Raw)
 }
 
 /// The try that is under way.

@@ -15,6 +15,7 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
 use super::failure::{Failure, told};
+use super::sending::Sending;
 use super::wire::Event;
 use super::{Ending, Fill, Relay, State};
 
@@ -306,6 +307,7 @@ impl Relay {
                 let result = receive_direct(run, memory, most, res);
                 if let Ok(Some(count)) = result {
                     let excess = count.saturating_sub(left);
+                    let behind = memory.last().copied().unwrap_or_default();
                     memory.truncate(memory.len() - excess);
                     run.connection.wire.skip((count - excess) as u64);
                     run.body += (count - excess) as u64;
@@ -313,7 +315,7 @@ impl Relay {
                     run.moved_ms = now_ms;
                     if count > 0 {
                         // The machine says whether that was all.
-                        self.take_body(&[0][..excess], sink, exchange, res);
+                        self.take_body(&[behind][..excess], sink, exchange, res);
                     }
                 }
                 result
@@ -359,7 +361,12 @@ impl Relay {
 
     /// The upstream has closed: the end of the body, or too early.
     fn end_of_input(&mut self, exchange: &mut Exchange, res: &mut Resources) {
-        match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
+        let end = self.run.as_mut().map(|run| match run.sending {
+            // A reset that sending has met is seen as an end by reading.
+            Sending::Broken(_) => run.connection.wire.reset(),
+            _ => run.connection.wire.end_of_input(),
+        });
+        match end {
             Some(Err(error)) => self.break_body(&error, exchange, res),
             _ => self.end_body(Ending::Complete, exchange, res),
         }

@@ -69,8 +69,12 @@ impl CookieRewrites {
                 let fits =
                     exchange.with_rendered(name, context, |_, _, name| bare.eq_ignore_ascii_case(name));
                 if fits {
+                    let has_dot = value.starts_with(b".");
                     value.clear();
                     exchange.render(replacement, context, value);
+                    if has_dot && !value.starts_with(b".") {
+                        value.insert(0, b'.');
+                    }
                 }
                 fits
             }
@@ -138,9 +142,9 @@ impl Changes {
             b"nosecure" => self.secure = Change::Remove,
             b"httponly" => self.http_only = Change::Set,
             b"nohttponly" => self.http_only = Change::Remove,
-            b"samesite=strict" => same_site(Change::Set, b"strict"),
-            b"samesite=lax" => same_site(Change::Set, b"lax"),
-            b"samesite=none" => same_site(Change::Set, b"none"),
+            b"samesite=strict" => same_site(Change::Set, b"Strict"),
+            b"samesite=lax" => same_site(Change::Set, b"Lax"),
+            b"samesite=none" => same_site(Change::Set, b"None"),
             b"nosamesite" => same_site(Change::Remove, b""),
             _ => return false,
         }
@@ -225,7 +229,9 @@ fn flag_changes(
 ) -> Changes {
     let mut changes = Changes::default();
     let fits = |exchange: &mut Exchange, context: &mut Context, rule: &FlagRule| match &rule.cookie {
-        Pattern::Prefix(template) => exchange.with_rendered(template, context, |_, _, text| text == name),
+        Pattern::Prefix(template) => exchange.with_rendered(template, context, |_, _, text| {
+            text.eq_ignore_ascii_case(name)
+        }),
         Pattern::Regex(regex) => matching::matches(exchange, context, regex, name),
     };
     let Some(rule) = settings.cookie_flags.rules.iter().find(|rule| fits(exchange, context, rule)) else {
@@ -248,8 +254,8 @@ fn apply_flags(attributes: &mut Vec<Attribute>, changes: Changes) -> bool {
     if changes == Changes::default() {
         return false;
     }
-    let same_site = (&b"samesite"[..], changes.same_site, Some(changes.same_site_value));
-    let flags = [(&b"secure"[..], changes.secure, None), (b"httponly", changes.http_only, None), same_site];
+    let same_site = (&b"SameSite"[..], changes.same_site, Some(changes.same_site_value));
+    let flags = [(&b"Secure"[..], changes.secure, None), (b"HttpOnly", changes.http_only, None), same_site];
     for (name, change, value) in flags {
         let is_flag = |attribute: &Attribute| attribute.name.eq_ignore_ascii_case(name);
         match change {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::ascii::is_token;
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
 use crate::message::FieldName;
@@ -160,6 +161,35 @@ impl Hidden {
     /// Whether a field does not pass.
     pub fn contains(&self, id: FieldName, name: &[u8]) -> bool {
         self.0.contains(id, name)
+    }
+}
+
+/// Fields that mean nothing behind a body, or would mean another message (RFC 9110 section 6.5.1).
+const NOT_BEHIND: &[FieldName] = &[
+    FieldName::CacheControl,
+    FieldName::ContentEncoding,
+    FieldName::ContentRange,
+    FieldName::ContentType,
+    FieldName::Host,
+    FieldName::Location,
+    FieldName::SetCookie,
+    FieldName::Trailer,
+    FieldName::Upgrade,
+];
+
+impl super::Settings {
+    /// Whether a trailer of a response goes to the client.
+    pub fn passes_trailer(&self, id: FieldName, name: &[u8], value: &[u8]) -> bool {
+        is_token(name)
+            && memchr::memchr3(b'\r', b'\n', 0, value).is_none()
+            && !is_between_us(id)
+            && !NOT_BEHIND.contains(&id)
+            && !self.hidden.contains(id, name)
+    }
+
+    /// Whether a field of a 103 goes to the client.
+    pub fn passes_hint(&self, id: FieldName, name: &[u8]) -> bool {
+        !is_between_us(id) && !self.hidden.contains(id, name)
     }
 }
 

@@ -328,12 +328,12 @@ fn cookies_are_rewritten() {
     assert_eq!(cookie("proxy_cookie_path /y /z;", untouched), untouched);
     assert_eq!(cookie("proxy_cookie_path /x/ /y/;", "a=b; path=/x/1; Secure"), "a=b; path=/y/1; Secure");
     assert_eq!(cookie("proxy_cookie_path ~*^/X/(.*)$ /$1;", "a=b; path=/x/1"), "a=b; path=/1");
-    assert_eq!(cookie("proxy_cookie_domain .B.com c.org;", "a=b; domain=.b.Com"), "a=b; domain=c.org");
+    assert_eq!(cookie("proxy_cookie_domain .B.com c.org;", "a=b; domain=.b.Com"), "a=b; domain=.c.org");
     assert_eq!(cookie("proxy_cookie_domain ~\\.?(\\w+)\\.b$ $1.c;", "a=b; Domain=x.b"), "a=b; Domain=x.c");
     assert_eq!(cookie("proxy_cookie_domain off; proxy_cookie_domain b c;", "a=1; domain=b"), "a=1; domain=b");
     let flags = "proxy_cookie_flags a secure samesite=lax; proxy_cookie_flags ~^b nosecure nohttponly nosamesite;";
-    assert_eq!(cookie(flags, "a=1; HttpOnly"), "a=1; HttpOnly; secure; samesite=lax");
-    assert_eq!(cookie(flags, "a=1; Secure; SameSite=None"), "a=1; Secure; SameSite=lax");
+    assert_eq!(cookie(flags, "a=1; HttpOnly"), "a=1; HttpOnly; Secure; SameSite=Lax");
+    assert_eq!(cookie(flags, "a=1; Secure; SameSite=None"), "a=1; Secure; SameSite=Lax");
     assert_eq!(cookie(flags, "B1=1; Secure; HttpOnly; SameSite=None; Path=/"), "B1=1; Path=/");
     assert_eq!(cookie(flags, "c=1"), "c=1");
 }
@@ -549,6 +549,17 @@ fn mistakes_are_reported_in_nginx_s_words() {
         assert_eq!(told, [format!("[emerg] {words}")], "{content}");
     }
     assert_eq!(complaints("proxy_next_upstream error error; server { }"), ["[warn] duplicate value \"error\""]);
+}
+
+#[test]
+fn trailers_pass_where_they_are_wanted_and_may() {
+    let response = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\
+                    Content-Length: 9\r\nTransfer-Encoding: x\r\nSet-Cookie: a=1\r\nX-Hidden: 1\r\nDate: now\r\n\r\n";
+    let reply = answered("proxy_pass_trailers on; proxy_hide_header x-hidden;", response);
+    assert_eq!(reply.trailers, [("X-Sum".to_owned(), "1".to_owned())]);
+    assert_eq!((&*reply.field("trailer"), reply.text()), ("X-Sum", "ok"));
+    let reply = answered("", response);
+    assert!(reply.trailers.is_empty() && !reply.has("trailer"));
 }
 
 #[test]
