@@ -22,8 +22,9 @@ use super::context::Context;
 use super::error_page;
 use super::exchange::Exchange;
 use super::filters;
-use super::flow::{Answer, Flow, Step};
+use super::flow::{Answer, Flow, Need, Step};
 use super::location_tree::Lookup;
+use super::modules::upstream::sessions;
 use super::modules::{self, access, rewrite, spa, try_files};
 use super::redirect;
 use super::site::{LocationId, LocationKind};
@@ -269,7 +270,14 @@ fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
 /// Runs the location's own handler, else the content handler with this number.
 fn content(exchange: &mut Exchange, context: &mut Context, number: u8, answer: Option<Answer>) -> Flow {
     if let Some(handler) = exchange.scope(context).settings.core.handler {
-        return match handler(exchange, context, answer) {
+        let is_answered = matches!(answer, Some(Answer::Upstream(Ok(()))));
+        let flow = handler(exchange, context, answer);
+        match flow {
+            Flow::Need(Need::Upstream) => sessions::ask(exchange, context),
+            Flow::Respond if is_answered => sessions::answered(exchange, context),
+            _ => {}
+        }
+        return match flow {
             Flow::Next => Flow::Status(Status::NOT_FOUND),
             flow => flow,
         };

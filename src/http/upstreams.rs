@@ -9,7 +9,8 @@ use crate::upstream::Group;
 use crate::upstream::names::ResolverPlan;
 use crate::upstream::plan::{GroupPlan, PlanAddress};
 
-use super::upstream_call::{PassAddress, PassId};
+use super::modules::upstream::GroupSettings;
+use super::upstream_call::{PassAddress, PassId, Target};
 
 /// A group, and how the names in it are looked up.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct SiteGroup {
     pub group: Arc<Group>,
     /// The resolver for its names; `None` for the system's.
     pub resolver: Option<Arc<ResolverPlan>>,
+    /// The texts with variables that its method and its sessions go by.
+    pub settings: Arc<GroupSettings>,
 }
 
 /// See the module's documentation.
@@ -46,6 +49,7 @@ impl Upstreams {
                     self.groups.push(SiteGroup {
                         group: Arc::new(Group::new(implicit(pass), None)),
                         resolver: None,
+                        settings: Arc::default(),
                     });
                     self.groups.len() - 1
                 }
@@ -69,6 +73,15 @@ impl Upstreams {
     /// The group of an `upstream` block.
     pub fn named(&self, name: &[u8]) -> Option<&Arc<Group>> {
         self.named.get(name).map(|position| &self.groups[*position].group)
+    }
+
+    /// What a call goes to, if that is a group of the configuration.
+    pub fn of_target(&self, target: &Target) -> Option<&SiteGroup> {
+        let position = match target {
+            Target::Fixed(id) => Some(self.passes[id.0 as usize]),
+            Target::Computed(address) => self.position_of(address),
+        };
+        position.map(|position| &self.groups[position])
     }
 
     /// All of them.

@@ -153,6 +153,8 @@ modules_with_settings! {
     degradation,
     /// `resolver`, `resolver_timeout`.
     resolver,
+    /// `upstream` and what stands in it.
+    upstream,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }

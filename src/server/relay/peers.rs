@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::level::Level;
 use crate::http::exchange::{Endpoint, Exchange};
-use crate::http::upstream_call::{Attempt, Protocol, conditions};
+use crate::http::upstream_call::{Attempt, Protocol, Via, conditions};
 use crate::server::worker::resources::Resources;
 use crate::upstream::plan::GroupPlan;
 use crate::upstream::{Ask, Group, Outcome, Peer, Pick, Stage, Tried, Verdict, WhyNone};
@@ -117,6 +117,7 @@ impl Relay {
         };
         let reused = pooled.is_some();
         let choice = Choice::started(group, peer, now_ms);
+        let via = Via { group: choice.group.clone(), peer: choice.peer.clone() };
         let owner = Owner::Client(self.owner);
         let connection = match pooled {
             Some(mut connection) => {
@@ -150,6 +151,9 @@ impl Relay {
                 }
             }
         };
+        if let Some(passed) = &mut exchange.upstream {
+            passed.via = Some(via);
+        }
         let stage = if reused { Stage::Answering } else { Stage::Connecting };
         let overdue_ms = choice.overdue_at(stage, now_ms);
         self.run = Some(Run {
