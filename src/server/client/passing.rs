@@ -198,9 +198,12 @@ impl Client {
     /// The client has gone while its request was with the upstream.
     pub fn on_client_gone(&mut self, res: &mut Resources) -> Fate {
         let State::Active(active) = &mut self.state else { return Fate::Keep };
-        if active.waiting != Waiting::Upstream
-            || !active.relay.as_ref().is_some_and(|relay| relay.ends_with_client())
-        {
+        let is_answered = match active.waiting {
+            Waiting::Upstream => false,
+            Waiting::Output if active.output.is_upstream() => true,
+            _ => return Fate::Keep,
+        };
+        if !active.relay.as_ref().is_some_and(|relay| relay.ends_with_client() && !relay.is_over()) {
             return Fate::Keep;
         }
         active.exchange.log_in_scope(
@@ -210,7 +213,9 @@ impl Client {
                 "epoll_wait() reported that client prematurely closed connection, so upstream connection is closed too"
             ),
         );
-        active.exchange.response.status = Status(CLIENT_CLOSED);
+        if !is_answered {
+            active.exchange.response.status = Status(CLIENT_CLOSED);
+        }
         Fate::Close
     }
 

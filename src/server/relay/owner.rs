@@ -56,6 +56,11 @@ impl Relay {
             })
     }
 
+    /// Whether everything that will come from the upstream has come.
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
     /// Whether the upstream is let go when the client goes.
     pub fn ends_with_client(&self) -> bool {
         !self.ignores_client
