@@ -518,6 +518,39 @@ fn a_client_that_goes_within_the_body_takes_its_upstream_connection_along() {
 }
 
 #[test]
+fn a_client_that_goes_while_its_upstream_pauses_takes_the_upstream_connection_along() {
+    for (answer, half) in [
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", false),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\ndata: 1\n\n", false),
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n", true),
+    ] {
+        let (sender, told) = channel();
+        let upstream = telling(sender, answer);
+        let server = proxy_with(&upstream, "");
+        let mut client = Client::connect(server.port());
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(told.recv_timeout(crate::util::PATIENCE), Ok("request"));
+        if !answer.contains("Length") {
+            let mut seen = Vec::new();
+            while memchr::memmem::find(&seen, b"data: 1\n\n").is_none() {
+                seen.extend(client.read_some());
+            }
+        }
+        if half {
+            client.finish_sending();
+        } else {
+            drop(client);
+        }
+        assert_eq!(told.recv_timeout(crate::util::PATIENCE), Ok("closed"), "{answer}");
+        // As with nginx: what was answered keeps its status.
+        let line = &server.access_log_lines(1)[0];
+        assert!(line.contains("\" 200 ") || line.contains("\" 499 "), "{line}");
+        no_alarm(&server);
+    }
+}
+
+#[test]
 fn a_client_that_is_to_be_ignored_changes_nothing() {
     let (sender, told) = channel();
     let (go, wait) = channel::<()>();
