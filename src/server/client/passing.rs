@@ -292,6 +292,7 @@ impl Client {
                 continue;
             }
             if let Some(wait) = output.limit_rate(&mut most, res.env.now.monotonic_ms) {
+                relay.absorb(exchange, key, res);
                 return Ok(if self.flush(res)? { Pumped::Delayed(wait) } else { Pumped::Blocked });
             }
             most = output.begin_chunk_of(most, &mut res.out);
