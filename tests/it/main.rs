@@ -38,6 +38,7 @@ mod regression;
 mod relay_connections;
 mod relay_responses;
 mod relay_streaming;
+mod relay_tunnels;
 mod reload;
 mod responses;
 mod rewrite;

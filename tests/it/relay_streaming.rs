@@ -655,6 +655,19 @@ fn a_bad_chunk_within_an_upload_is_400_and_ends_the_upstream_connection() {
 }
 
 #[test]
+fn an_upstream_is_free_before_a_client_of_limited_rate_has_everything() {
+    let (sender, sent) = reporting();
+    let upstream = large("length", LARGE, sender);
+    let server = proxy_with(&upstream, "limit_rate 100k;");
+    let mut client = Client::connect(server.port());
+    client.send("GET /7 HTTP/1.1\r\nHost: a\r\n\r\n");
+    sent.recv_timeout(PATIENCE).expect("the upstream is free");
+    client.read_exactly(50_000);
+    drop(client);
+    no_alarm(&server);
+}
+
+#[test]
 fn a_limited_rate_loses_nothing() {
     const LENGTH: usize = 300_000;
     for directives in

@@ -59,6 +59,7 @@ trait Stream: Read + Write + Send {
     fn limit(&self, time: Duration) -> std::io::Result<()>;
     /// Makes the close a reset.
     fn forget(&self) -> std::io::Result<()>;
+    fn duplicate(&self) -> std::io::Result<Box<dyn Stream>>;
 }
 
 impl Stream for TcpStream {
@@ -73,6 +74,9 @@ impl Stream for TcpStream {
         rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO))?;
         Ok(())
     }
+    fn duplicate(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.try_clone()?))
+    }
 }
 
 impl Stream for std::os::unix::net::UnixStream {
@@ -86,6 +90,9 @@ impl Stream for std::os::unix::net::UnixStream {
     fn forget(&self) -> std::io::Result<()> {
         rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO))?;
         Ok(())
+    }
+    fn duplicate(&self) -> std::io::Result<Box<dyn Stream>> {
+        Ok(Box::new(self.try_clone()?))
     }
 }
 
@@ -146,6 +153,11 @@ impl Client {
     pub fn finish_sending(&mut self) -> &mut Self {
         self.stream.shut(Shutdown::Write).expect("shutdown");
         self
+    }
+
+    /// The same connection once more, for another thread; what was read already stays here.
+    pub fn try_clone(&self) -> Self {
+        Self { stream: self.stream.duplicate().expect("dup"), pending: Vec::new() }
     }
 
     /// Closes with a reset: the other side's next read fails, whatever it had not read yet.
