@@ -10,6 +10,8 @@ use super::grammar::{self, Structure};
 use super::source::{FileError, FileId, Files, IncludeId, Inclusion, MAX_FILE_SIZE, Origin, SourceMap, Span};
 use super::tree::Directive;
 
+/// ENOENT.
+const NOT_FOUND: i32 = 2;
 /// How deep an included file may include another.
 pub const MAX_INCLUDE_DEPTH: usize = 64;
 
@@ -165,6 +167,9 @@ impl<'f> Reader<'f> {
             let block = directive.block.as_ref().map(|inner| {
                 let mut block = Vec::new();
                 self.put(inner, include, depth + 1, &mut block);
+                if *directive.name() == "upstream" {
+                    self.put_states(inner, include, depth + 1, &mut block);
+                }
                 block
             });
             out.push(directive.reused(block, include));
@@ -204,6 +209,28 @@ impl<'f> Reader<'f> {
                 Ok(file) => self.put_file(file, Some((directive.span, include)), depth, out),
                 Err(error) => {
                     self.cannot_include(error.message(&path), span, include);
+                }
+            }
+        }
+    }
+
+    /// The files that `state` lines of an `upstream` block name: their servers are put behind the block's own. A file that
+    /// is not there is one without servers.
+    fn put_states(
+        &mut self,
+        inner: &[Directive],
+        include: IncludeId,
+        depth: usize,
+        out: &mut Vec<Directive>,
+    ) {
+        for directive in inner.iter().filter(|directive| *directive.name() == "state") {
+            let Ok(path) = self.included_path(directive) else { continue };
+            match self.load(&path) {
+                Ok(file) if self.stack.contains(&file) => {}
+                Ok(file) => self.put_file(file, Some((directive.span, include)), depth, out),
+                Err(error) if error.number == NOT_FOUND => {}
+                Err(error) => {
+                    self.cannot_include(error.message(&path), directive.args_span(), include);
                 }
             }
         }

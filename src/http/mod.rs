@@ -30,4 +30,6 @@ pub mod site;
 pub mod testing;
 pub mod upstream_call;
 pub mod upstream_log;
+pub mod upstreams;
 pub mod variables;
+pub mod zones;

@@ -22,8 +22,9 @@ use super::context::Context;
 use super::error_page;
 use super::exchange::Exchange;
 use super::filters;
-use super::flow::{Answer, Flow, Step};
+use super::flow::{Answer, Flow, Need, Step};
 use super::location_tree::Lookup;
+use super::modules::upstream::sessions;
 use super::modules::{self, access, rewrite, spa, try_files};
 use super::redirect;
 use super::site::{LocationId, LocationKind};
@@ -79,7 +80,7 @@ pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<An
             Stage::FindLocation => find_location(exchange, context),
             Stage::Rewrite => rewrite::run(exchange, context, answer.take()),
             Stage::PreAccess => pre_access(exchange, context, answer.take()),
-            Stage::Access => access::handle(exchange, context),
+            Stage::Access => access::handle(exchange, context, answer.take()),
             Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
             Stage::Content(number) => content(exchange, context, number, answer.take()),
         };
@@ -255,18 +256,28 @@ pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
 fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
     if answer.is_none() {
         modules::realip::apply(exchange, context);
-        match modules::cors::answer_preflight(exchange, context) {
-            Flow::Next => {}
-            flow => return flow,
+        for check in [modules::cors::answer_preflight, modules::limit_req::handle] {
+            match check(exchange, context) {
+                Flow::Next => {}
+                flow => return flow,
+            }
         }
     }
-    Flow::Next
+    // After the delay: a request that waits takes no place among those that are served.
+    modules::limit_conn::handle(exchange, context)
 }
 
 /// Runs the location's own handler, else the content handler with this number.
 fn content(exchange: &mut Exchange, context: &mut Context, number: u8, answer: Option<Answer>) -> Flow {
     if let Some(handler) = exchange.scope(context).settings.core.handler {
-        return match handler(exchange, context, answer) {
+        let is_answered = matches!(answer, Some(Answer::Upstream(Ok(()))));
+        let flow = handler(exchange, context, answer);
+        match flow {
+            Flow::Need(Need::Upstream) => sessions::ask(exchange, context),
+            Flow::Respond if is_answered => sessions::answered(exchange, context),
+            _ => {}
+        }
+        return match flow {
             Flow::Next => Flow::Status(Status::NOT_FOUND),
             flow => flow,
         };

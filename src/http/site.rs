@@ -17,7 +17,9 @@ use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
 use super::server_names::ServerNames;
+use super::upstreams::Upstreams;
 use super::variables::Variables;
+use super::zones::Zones;
 
 /// Position of a server in [`Site::servers`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,6 +47,8 @@ pub struct Site {
     pub locations: Vec<Location>,
     /// Every variable that the configuration mentions.
     pub variables: Variables,
+    /// What all workers know together of clients and their requests.
+    pub zones: Zones,
     /// Whether the configuration shows `$server_addr`.
     pub mentions_server_address: bool,
     /// Every log that the settings name.
@@ -53,8 +57,8 @@ pub struct Site {
     pub error_log: ErrorTargets,
     /// The access log of scopes without one.
     pub access_log: AccessLogs,
-    /// The group of every address that requests are passed on to, by its [`super::upstream_call::PassId`].
-    pub passes: Vec<Arc<crate::upstream::Group>>,
+    /// What requests are passed on to.
+    pub upstreams: Upstreams,
     /// `debug_connection`: clients whose lines every error log takes.
     pub debug_connections: AddressSet,
 }

@@ -16,6 +16,8 @@ use std::sync::Arc;
 use crate::base::level::Level;
 use crate::message::{Fields, ResponseHead, Status};
 
+use crate::upstream::{Group, Peer};
+
 use super::body::Body;
 use super::context::Env;
 use super::exchange::Exchange;
@@ -235,6 +237,15 @@ pub struct UpstreamFailure {
     pub status: Status,
 }
 
+/// Who was asked.
+#[derive(Clone, Debug)]
+pub struct Via {
+    /// The group.
+    pub group: Arc<Group>,
+    /// Its peer.
+    pub peer: Arc<Peer>,
+}
+
 /// What an exchange knows of its upstream.
 #[derive(Debug, Default)]
 pub struct Passed {
@@ -256,6 +267,8 @@ pub struct Passed {
     pub error: Option<&'static str>,
     /// The address that variables gave for the call.
     pub computed: Option<PassUrl>,
+    /// The peer of the last try, and its group.
+    pub via: Option<Via>,
     /// Recycled memory for the next call's head.
     pub spare: Vec<u8>,
 }
@@ -283,6 +296,7 @@ impl Passed {
         self.trailers.clear();
         self.error = None;
         self.computed = None;
+        self.via = None;
     }
 }
 

@@ -5,6 +5,8 @@ pub mod config_files;
 pub mod files;
 pub mod listeners;
 pub mod logs;
+pub mod names;
+pub mod passwords;
 pub mod pool;
 pub mod relay;
 pub mod runtime;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
@@ -39,6 +39,20 @@ type Task = Box<dyn FnOnce() + Send>;
 #[derive(Clone)]
 pub struct Pool {
     tasks: Sender<Task>,
+    /// Starts the threads of a pool that waits for its first job.
+    starter: Option<Arc<Starter>>,
+}
+
+/// Threads that are started with the first job, if there ever is one.
+struct Starter {
+    once: Once,
+    start: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Starter {
+    fn start(&self) {
+        self.once.call_once(|| (self.start)());
+    }
 }
 
 impl Pool {
@@ -51,32 +65,56 @@ impl Pool {
         on_start: impl Fn() -> io::Result<()> + Send + Sync + 'static,
     ) -> io::Result<Pool> {
         let (tasks, queued) = bounded::<Task>(queue.max(1));
-        let (started, starts) = bounded::<io::Result<()>>(threads.max(1));
-        let on_start = Arc::new(on_start);
-        for index in 0..threads.max(1) {
-            let (queued, started, on_start) = (queued.clone(), started.clone(), on_start.clone());
-            thread::Builder::new().name(format!("pool-{index}")).spawn(move || {
-                let outcome = on_start();
-                let failed = outcome.is_err();
-                let _ = started.send(outcome);
-                drop((started, on_start));
-                if !failed {
-                    serve(&queued);
-                }
-            })?;
-        }
-        drop(started);
-        for outcome in starts {
-            outcome?;
-        }
-        Ok(Pool { tasks })
+        start_threads(threads, &queued, on_start)?;
+        Ok(Pool { tasks, starter: None })
+    }
+
+    /// The same, but the threads are only started when there is something for them to do. Should that fail then, jobs
+    /// wait in the queue until it is full.
+    pub fn start_later(
+        threads: usize,
+        queue: usize,
+        on_start: impl Fn() -> io::Result<()> + Clone + Send + Sync + 'static,
+    ) -> Pool {
+        let (tasks, queued) = bounded::<Task>(queue.max(1));
+        let start = Box::new(move || {
+            // Nobody is there to be told: whoever waits for a job has a deadline.
+            let _ = start_threads(threads, &queued, on_start.clone());
+        });
+        Pool { tasks, starter: Some(Arc::new(Starter { once: Once::new(), start })) }
     }
 
     /// A worker's way in and out. `wake` is called from a pool thread whenever the mailbox stops being empty.
     pub fn mailbox<T: Send + 'static>(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Mailbox<T> {
         let results = Arc::new(Results { done: Mutex::new(VecDeque::new()), wake });
-        Mailbox { tasks: self.tasks.clone(), results, next: 0 }
+        Mailbox { tasks: self.tasks.clone(), starter: self.starter.clone(), results, next: 0 }
     }
+}
+
+fn start_threads(
+    threads: usize,
+    queued: &Receiver<Task>,
+    on_start: impl Fn() -> io::Result<()> + Send + Sync + 'static,
+) -> io::Result<()> {
+    let (started, starts) = bounded::<io::Result<()>>(threads.max(1));
+    let on_start = Arc::new(on_start);
+    for index in 0..threads.max(1) {
+        let (queued, started, on_start) = (queued.clone(), started.clone(), on_start.clone());
+        thread::Builder::new().name(format!("pool-{index}")).spawn(move || {
+            let outcome = on_start();
+            let failed = outcome.is_err();
+            let _ = started.send(outcome);
+            drop((started, on_start));
+            if !failed {
+                serve(&queued);
+            }
+        })?;
+    }
+    drop(started);
+    for outcome in starts {
+        outcome?;
+    }
+    Ok(())
 }
 
 fn serve(queued: &Receiver<Task>) {
@@ -107,6 +145,7 @@ impl<T> Results<T> {
 /// One worker's jobs of one kind of result. Results of a mailbox that is gone are dropped, with what they own.
 pub struct Mailbox<T> {
     tasks: Sender<Task>,
+    starter: Option<Arc<Starter>>,
     results: Arc<Results<T>>,
     next: u64,
 }
@@ -125,6 +164,9 @@ impl<T: Send + 'static> Mailbox<T> {
         });
         match self.tasks.try_send(task) {
             Ok(()) => {
+                if let Some(starter) = self.starter.take() {
+                    starter.start();
+                }
                 self.next += 1;
                 Ok(id)
             }

@@ -8,6 +8,7 @@ use crate::conf::main_settings::CpuAffinity;
 use crate::http::site::Site;
 use crate::server::listeners::{ListenerSet, LogLine, WorkerListener, describe};
 use crate::server::logs::OpenLogs;
+use crate::server::names::system;
 use crate::server::pool::{self, Pool};
 use crate::server::worker;
 use crate::server::worker::balance::SharedState;
@@ -53,6 +54,8 @@ pub struct WorkerBoot {
     pub waker: Arc<mio::Waker>,
     /// Threads for what may block.
     pub pool: Arc<Pool>,
+    /// Threads that ask the system's resolver.
+    pub name_threads: Arc<Pool>,
     /// The open logs of the site.
     pub logs: Arc<OpenLogs>,
 }
@@ -111,6 +114,7 @@ pub struct Runtime {
     ended_ids: (Sender<Pid>, Receiver<Pid>),
     winding_down: bool,
     pool: Arc<Pool>,
+    name_threads: Arc<Pool>,
     logs: Arc<OpenLogs>,
 }
 
@@ -130,6 +134,7 @@ impl Runtime {
         logs: Arc<OpenLogs>,
     ) -> Result<Self, String> {
         let pool = start_pool(&settings)?;
+        let name_threads = name_threads(&settings);
         let ended = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
             .map_err(|error| format!("eventfd() failed ({})", describe(&error.into())))?;
         let mut runtime = Self {
@@ -143,6 +148,7 @@ impl Runtime {
             ended_ids: unbounded(),
             winding_down: false,
             pool,
+            name_threads,
             logs,
         };
         for index in 0..count {
@@ -196,6 +202,7 @@ impl Runtime {
         self.logs = logs;
         if replace_all {
             self.pool = start_pool(&settings)?;
+            self.name_threads = name_threads(&settings);
         }
         self.site = site;
         self.listeners = listeners;
@@ -301,6 +308,7 @@ impl Runtime {
             shared: Arc::clone(&self.shared),
             waker: Arc::clone(&waker),
             pool: Arc::clone(&self.pool),
+            name_threads: Arc::clone(&self.name_threads),
             logs: Arc::clone(&self.logs),
         };
         let (settings, ended, ended_ids) =
@@ -327,14 +335,25 @@ impl Runtime {
 
 /// Starts the threads for what may block; like the workers they give their privileges up first.
 fn start_pool(settings: &ThreadSettings) -> Result<Arc<Pool>, String> {
-    let identity = settings.identity.clone();
-    let on_start = move || match &identity {
-        Some(identity) => give_privileges_up(identity).map_err(io::Error::other),
-        None => Ok(()),
-    };
-    Pool::start(pool::DEFAULT_THREADS, pool::DEFAULT_QUEUE, on_start)
+    Pool::start(pool::DEFAULT_THREADS, pool::DEFAULT_QUEUE, give_up_at_start(settings))
         .map(Arc::new)
         .map_err(|error| format!("the thread pool did not start ({error})"))
+}
+
+/// The threads that ask the system's resolver, once a name is to be looked up: slow answers must not keep files waiting.
+fn name_threads(settings: &ThreadSettings) -> Arc<Pool> {
+    Arc::new(system::threads(give_up_at_start(settings)))
+}
+
+/// What a thread of a pool does first.
+fn give_up_at_start(
+    settings: &ThreadSettings,
+) -> impl Fn() -> io::Result<()> + Clone + Send + Sync + 'static {
+    let identity = settings.identity.clone();
+    move || match &identity {
+        Some(identity) => give_privileges_up(identity).map_err(io::Error::other),
+        None => Ok(()),
+    }
 }
 
 /// Sets the calling thread up as a worker: processors, priority, and last the privileges, which the former may need.

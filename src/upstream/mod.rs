@@ -1,75 +1,29 @@
-//! What lies behind the server: groups of servers and their names, without I/O.
+//! What lies behind the server: groups of servers, which of them is asked, and what is known of their health. No I/O.
+//!
+//! A [`Group`] is shared by all workers. Its verbs, in the order of one request:
+//!
+//! 1. [`Group::pick`] names a peer, or says that all are [`Pick::Full`] (wait for room) or that there is none.
+//! 2. [`Group::started`] counts the attempt. Exactly one [`Group::finished`] belongs to it, however it ends.
+//! 3. [`Group::connected`] and [`Group::header`] tell how long the peer took. A peer that takes longer than
+//!    [`Group::usual_ms`] is [`Group::overdue`] until it answers ([`Group::no_longer_overdue`], once for each).
+//! 4. [`Group::finished`] with the outcome; a failed attempt may be followed by another `pick`, with the peer in
+//!    [`Tried`].
+//!
+//! What a group knows of a peer outlives a reload ([`Group::renew`]) and a change of a name's addresses
+//! ([`Group::set_addresses`]), as long as the address stays.
 
+pub mod balance;
+mod group;
 pub mod names;
-use std::net::SocketAddr;
-use std::sync::Arc;
-#[derive(Debug, Clone)]
-pub enum PeerAddress {
-    Inet(SocketAddr),
-    Unix(Box<[u8]>),
-}
-pub mod peer {
-    pub use super::PeerAddress;
-}
-#[derive(Debug)]
-pub struct Peer {
-    pub name: Arc<str>,
-    pub address: PeerAddress,
-}
-impl Peer {
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-    pub fn address(&self) -> &PeerAddress {
-        &self.address
-    }
-}
-#[derive(Debug)]
-pub struct Group {
-    pub name: Box<str>,
-    pub peers: Vec<Arc<Peer>>,
-}
-#[derive(Default, Debug)]
-pub struct Tried(Vec<*const Peer>);
-impl Tried {
-    pub fn add(&mut self, p: &Arc<Peer>) {
-        self.0.push(Arc::as_ptr(p))
-    }
-    pub fn has(&self, p: &Arc<Peer>) -> bool {
-        self.0.contains(&Arc::as_ptr(p))
-    }
-}
-pub enum Pick {
-    Peer(Arc<Peer>),
-    Full,
-    None(&'static str),
-}
-impl Group {
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-    pub fn has_untried(&self, t: &Tried) -> bool {
-        self.peers.iter().any(|p| !t.has(p))
-    }
-    pub fn pick(&self, t: &Tried) -> Pick {
-        self.peers.iter().find(|p| !t.has(p)).map_or(Pick::None("x"), |p| Pick::Peer(p.clone()))
-    }
-}
+pub mod patience;
+pub mod peer;
+pub mod plan;
+mod slots;
+pub mod state;
+pub mod sticky;
+#[cfg(test)]
+mod tests;
 
-pub struct Keepalive {
-    pub connections: u32,
-    pub requests: u32,
-    pub time_ms: u64,
-    pub timeout_ms: u64,
-}
-impl Group {
-    pub fn keepalive(&self) -> Keepalive {
-        Keepalive { connections: 128, requests: 1000, time_ms: 3600000, timeout_ms: 60000 }
-    }
-}
-impl Peer {
-    pub fn safe_idle_ms(&self) -> u64 {
-        1000
-    }
-    pub fn saw_idle_close(&self, _: u64) {}
-}
+pub use group::{Ask, Group, Named, Outcome, Pick, Resolved, Stage, Verdict, WhyNone};
+pub use peer::{Peer, PeerAddress, Tried};
+pub use plan::{GroupPlan, Keepalive, PeerPlan};

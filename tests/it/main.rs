@@ -5,7 +5,9 @@
 mod util;
 
 mod access_log;
+mod auth_basic;
 mod autoindex;
+mod balancing;
 mod bodies;
 mod browser;
 mod configuration;
@@ -19,6 +21,8 @@ mod harness;
 mod headers;
 mod hostile;
 mod http1;
+mod limit_conn;
+mod limit_req;
 mod listen;
 mod locations;
 mod map;
@@ -31,6 +35,9 @@ mod real_site;
 mod realip;
 mod referer;
 mod regression;
+mod relay_connections;
+mod relay_responses;
+mod relay_streaming;
 mod reload;
 mod responses;
 mod rewrite;

@@ -13,9 +13,11 @@ use crate::conf::template::{Template, VariableId, VariableNames};
 use crate::conf::tree::{self, Word};
 use crate::http::access_log::LogFormat;
 use crate::http::modules;
+use crate::http::modules::upstream::UpstreamDraft;
 use crate::http::site::{Location, LocationId};
 use crate::http::upstream_call::{PassAddress, PassId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
+use crate::http::zones::ZoneDrafts;
 
 use super::servers::ServerDraft;
 
@@ -61,8 +63,14 @@ pub struct Builder {
     pub without_meaning: Vec<Box<str>>,
     /// The servers read so far.
     pub servers: Vec<ServerDraft>,
+    /// The `upstream` blocks read so far.
+    pub upstreams: Vec<UpstreamDraft>,
+    /// The `upstream` block that is being read.
+    pub upstream: Option<Box<UpstreamDraft>>,
     /// Addresses that requests are passed on to, equal ones once; the site has a group for each.
     pub passes: Vec<PassAddress>,
+    /// Zones, by number.
+    pub zones: ZoneDrafts,
     /// Scopes; each gets its number when it is read and its settings when all is merged.
     pub locations: Vec<Option<Location>>,
     names: VariableNames,

@@ -2,6 +2,7 @@
 //! getters.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::conf::diagnostics::Diagnostic;
 use crate::conf::listen::{ListenDirective, ListenNote, ListenTable};
@@ -9,6 +10,10 @@ use crate::conf::main_settings::MainSettings;
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{Address, Location, LocationKind, Server, ServerId, Site};
+use crate::http::upstream_call::PassAddress;
+use crate::http::upstreams::Upstreams;
+use crate::http::zones::ZoneDrafts;
+use crate::upstream::names::ResolverPlan;
 
 use super::builder::Builder;
 use super::locations::{self, LocationHead};
@@ -25,9 +30,11 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let defaults = modules::outermost_drafts(builder).outermost();
     let mut servers = std::mem::take(&mut builder.servers);
     let mut frozen_servers = Vec::with_capacity(servers.len());
+    let mut resolver = None;
     if let Some(http) = http {
         modules::warn_of_traps(builder, &http.drafts, &defaults.settings);
         let around = http.drafts.merge(&defaults);
+        resolver.clone_from(&around.settings.resolver.plan);
         for (index, draft) in servers.iter_mut().enumerate() {
             frozen_servers.push(freeze_server(builder, draft, &around, ServerId(index as u32)));
         }
@@ -40,7 +47,9 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
     let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr")
         || locations.iter().flatten().any(|location| location.settings.userid.needs_local_address());
+    let zones = ZoneDrafts::finish(builder);
     Some(Site {
+        zones,
         mentions_server_address,
         main,
         listens,
@@ -52,7 +61,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         error_log: logs.error,
         access_log: logs.access,
         debug_connections: logs.debug_connections,
-        passes: groups(std::mem::take(&mut builder.passes)),
+        upstreams: gather_upstreams(builder, resolver.as_ref()),
     })
 }
 
@@ -168,38 +177,24 @@ fn warn_of_implicit_default(
     builder.diagnostics.push(diagnostic);
 }
 
-fn groups(
-    passes: Vec<crate::http::upstream_call::PassAddress>,
-) -> Vec<std::sync::Arc<crate::upstream::Group>> {
-    use crate::http::upstream_call::PassAddress;
-    passes
-        .into_iter()
-        .map(|pass| match pass {
-            PassAddress::Host { host, port, default_port } => {
-                let text = String::from_utf8_lossy(&host).into_owned();
-                let port = port.unwrap_or(default_port);
-                let name = format!("{text}:{port}");
-                let peers = text
-                    .parse()
-                    .map(|ip: std::net::IpAddr| {
-                        vec![std::sync::Arc::new(crate::upstream::Peer {
-                            name: name.as_str().into(),
-                            address: crate::upstream::PeerAddress::Inet((ip, port).into()),
-                        })]
-                    })
-                    .unwrap_or_default();
-                std::sync::Arc::new(crate::upstream::Group { name: text.into(), peers })
-            }
-            PassAddress::Unix(path) => {
-                let name = format!("unix:{}", String::from_utf8_lossy(&path));
-                std::sync::Arc::new(crate::upstream::Group {
-                    name: name.as_str().into(),
-                    peers: vec![std::sync::Arc::new(crate::upstream::Peer {
-                        name: name.as_str().into(),
-                        address: crate::upstream::PeerAddress::Unix(path),
-                    })],
-                })
-            }
-        })
-        .collect()
+/// The groups of `upstream` blocks, and one for every other address that requests are passed on to. `resolver` is that of
+/// the `http` block.
+fn gather_upstreams(builder: &mut Builder, resolver: Option<&Arc<ResolverPlan>>) -> Upstreams {
+    let mut upstreams = Upstreams::default();
+    for draft in std::mem::take(&mut builder.upstreams) {
+        let name = draft.name().to_owned();
+        upstreams.add_named(name.as_bytes(), draft.finish(resolver));
+    }
+    let passes = std::mem::take(&mut builder.passes);
+    for pass in &passes {
+        if let PassAddress::Host { host, port: Some(port), .. } = pass
+            && upstreams.named(host).is_some()
+        {
+            let host = String::from_utf8_lossy(host);
+            let message = format!("upstream \"{host}\" may not have port {port}");
+            builder.diagnostics.push(Diagnostic::error(message));
+        }
+    }
+    upstreams.link(&passes);
+    upstreams
 }

@@ -95,8 +95,10 @@ modules_with_settings! {
     types,
     /// `rewrite`, `return`, `if`, `set`, `break`.
     rewrite,
-    /// `allow`, `deny`, `satisfy`.
+    /// `allow`, `deny`, `auth_delay`, and the access phase.
     access,
+    /// `auth_basic`.
+    auth_basic,
     /// `try_files`.
     try_files,
     /// `client_body_*`.
@@ -141,12 +143,18 @@ modules_with_settings! {
     browser,
     /// `cors`.
     cors,
+    /// `limit_req`.
+    limit_req,
+    /// `limit_conn`.
+    limit_conn,
     /// `stub_status`.
     stub_status,
     /// `degradation`.
     degradation,
     /// `resolver`, `resolver_timeout`.
     resolver,
+    /// `upstream` and what stands in it.
+    upstream,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }
@@ -158,6 +166,14 @@ pub struct Notes {
     pub real_ip: realip::Note,
     /// The client's identifier, once a variable or the filter asked for it.
     pub user_id: userid::Note,
+    /// What `limit_req` has decided.
+    pub limit_req: limit_req::Note,
+    /// What `limit_conn` has decided, and the request's places in its zones.
+    pub limit_conn: limit_conn::Note,
+    /// Where the access phase stands.
+    pub access: access::Running,
+    /// The password that is asked about.
+    pub password: auth_basic::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.
@@ -218,4 +234,6 @@ static VARIABLES: &[&[VariableEntry]] = &[
     userid::VARIABLES,
     browser::VARIABLES,
     stub_status::VARIABLES,
+    limit_req::VARIABLES,
+    limit_conn::VARIABLES,
 ];

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::conf::context::Context;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::tree::Word;
 use crate::conf::values;
@@ -23,6 +24,9 @@ const DNS_PORT: u16 = 53;
 /// Most servers of one directive. The system's resolver has 3 at most.
 const MAX_SERVERS: usize = 64;
 
+/// An `upstream` block may have resolvers of its own.
+const CONTEXTS: Context = HTTP_SERVER_LOCATION.union(Context::UPSTREAM);
+
 settings! {
     module resolver;
     merge freeze_plan;
@@ -33,10 +37,10 @@ settings! {
     fields {
         /// DNS servers for the names of upstreams.
         servers: Option<ResolverPlan> = None, inherit;
-            "resolver" HTTP_SERVER_LOCATION, Arity::at_least(1), default "", once set_servers;
+            "resolver" CONTEXTS, Arity::at_least(1), default "", once set_servers;
         /// How long a name is asked for.
         timeout: u64 = DEFAULT_TIMEOUT_MS, inherit;
-            "resolver_timeout" HTTP_SERVER_LOCATION, Arity::exactly(1), default "30s", once set_timeout;
+            "resolver_timeout" CONTEXTS, Arity::exactly(1), default "30s", once set_timeout;
     }
 }
 
@@ -46,6 +50,14 @@ fn set_servers(_: &mut Scope, call: &Call) -> Result<Option<ResolverPlan>, Compl
 
 fn set_timeout(_: &mut Scope, call: &Call) -> Result<u64, Complaint> {
     resolver_timeout_argument(call)
+}
+
+impl Draft {
+    /// The resolver that a block has by itself, whatever is around it.
+    pub fn own_plan(mut self) -> Option<Arc<ResolverPlan>> {
+        freeze_plan(&mut self, &Draft::default());
+        self.plan.flatten()
+    }
 }
 
 fn freeze_plan(own: &mut Draft, _around: &Draft) {

@@ -236,7 +236,7 @@ impl Settings {
 }
 
 /// The date in the form that the first browsers with cookies knew; the year has four digits from 2038 on, as in nginx.
-fn append_cookie_date(secs: i64, out: &mut Vec<u8>) {
+pub fn append_cookie_date(secs: i64, out: &mut Vec<u8>) {
     let civil = Civil::from_secs(secs.clamp(0, 253_402_300_799));
     let two = |number: u32, out: &mut Vec<u8>| out.extend([number / 10 % 10, number % 10].map(|n| b'0' + n as u8));
     out.extend_from_slice(civil.day_name());

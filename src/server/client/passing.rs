@@ -102,6 +102,11 @@ impl Client {
                 }
             },
             Waiting::Output if active.output.is_upstream() => {
+                // It may have answered before it took the whole request, and want the rest of it all the same.
+                let Active { relay, exchange, .. } = &mut *active;
+                if let Some(relay) = relay {
+                    relay.send_on(exchange, res);
+                }
                 self.state = State::Active(active);
                 self.pump(key, res)
             }
@@ -211,6 +216,13 @@ impl Client {
 
     /// A deadline while the request is with the upstream.
     pub fn on_relay_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match self.pass_deadline(key, res) {
+            Fate::Keep => self.read_on(key, res),
+            Fate::Close => Fate::Close,
+        }
+    }
+
+    fn pass_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         let now_ms = res.env.now.monotonic_ms;
         let Some(relay) = active.relay.as_mut() else {
@@ -260,9 +272,11 @@ impl Client {
                         return Ok(Pumped::Broken);
                     }
                     Fill::Waiting if relay.may_postpone(exchange) && self.postpone(res) => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         return Ok(Pumped::Starved);
                     }
                     Fill::Waiting => {
+                        relay.await_body(exchange, res.env.now.monotonic_ms);
                         let sent = self.flags.gone || self.flush(res)?;
                         return Ok(if sent { Pumped::Starved } else { Pumped::Blocked });
                     }

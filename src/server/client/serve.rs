@@ -9,6 +9,7 @@ use rustix::net::RecvFlags;
 use crate::base::level::Level;
 use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
+use crate::http::modules::auth_basic::PasswordAnswer;
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
@@ -53,7 +54,9 @@ impl Client {
             if active.waiting == Waiting::Tunnel {
                 return self.pump_tunnel(key, res);
             }
-            if self.flags.read_closed && self.on_client_gone(res) == Fate::Close {
+            if self.flags.read_closed
+                && (self.left_while_delayed(res) || self.on_client_gone(res) == Fate::Close)
+            {
                 return Fate::Close;
             }
         }
@@ -405,6 +408,12 @@ impl Client {
                     }
                 }
             }
+            Need::Password => self.ask_password(active, key, res).map(Answer::Password),
+            Need::Delay(ms) => {
+                active.waiting = Waiting::Delay;
+                self.set_deadline(res.env.now.monotonic_ms.saturating_add(ms));
+                None
+            }
             Need::Directory => {
                 let exchange = &active.exchange;
                 match res.files.read_directory(&exchange.path, exchange.root_length, MAX_DIRECTORY_ENTRIES) {
@@ -433,9 +442,55 @@ impl Client {
         }
     }
 
+    /// Answers about a password that was right a moment ago; others are for the pool.
+    fn ask_password(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Option<PasswordAnswer> {
+        let Some(question) = active.exchange.notes.password.as_deref() else {
+            debug_assert!(false, "who needs an answer has a question");
+            return Some(PasswordAnswer::Busy);
+        };
+        if res.passwords.is_known(question, res.env.now.monotonic_ms) {
+            return Some(PasswordAnswer::Right);
+        }
+        let place = res.passwords.place();
+        match place.map(|place| res.files.check_password(question.clone(), place)) {
+            Some(Ok(job)) => {
+                self.await_job(active, job, key, res);
+                None
+            }
+            _ => Some(PasswordAnswer::Busy),
+        }
+    }
+
     fn await_job(&mut self, active: &mut Active, job: JobId, key: ClientKey, res: &mut Resources) {
         res.jobs.insert(job, key);
         active.waiting = Waiting::Answer(job);
+    }
+
+    /// The time that the request had to wait is over.
+    pub fn end_delay(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let Some(active) = self.take_state() else { return Fate::Keep };
+        match self.drive(active, Some(Answer::Delay), key, res) {
+            // Whatever came in meanwhile waits behind this request.
+            Fate::Keep => self.read_on(key, res),
+            Fate::Close => Fate::Close,
+        }
+    }
+
+    /// Whether the client has gone while its request waits for its time: as in nginx nobody is served then.
+    fn left_while_delayed(&mut self, res: &mut Resources) -> bool {
+        let State::Active(active) = &mut self.state else { return false };
+        if active.waiting != Waiting::Delay {
+            return false;
+        }
+        let message = format_args!("client prematurely closed connection while its request was delayed");
+        active.exchange.log_in_scope(&mut res.env, Level::Info, message);
+        active.exchange.response.status = Status(499);
+        true
     }
 
     /// Takes what the pool has yielded for this connection.
@@ -477,6 +532,12 @@ impl Client {
         let answer = match completion {
             Completion::Opened(answer) => Answer::File(answer),
             Completion::Listed(listing) => Answer::Directory(listing),
+            Completion::Password(checked) => {
+                if let Some(question) = active.exchange.notes.password.as_deref() {
+                    res.passwords.remember(question, &checked, res.env.now.monotonic_ms);
+                }
+                Answer::Password(checked.answer)
+            }
             _ => return Fate::Keep,
         };
         match self.take_state() {

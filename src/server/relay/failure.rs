@@ -116,6 +116,19 @@ impl Failure {
     }
 }
 
+/// An error of the system for the log, in nginx's form: `111: Connection refused`.
+pub fn told(error: impl Into<std::io::Error>) -> String {
+    let error = error.into();
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(code) => {
+            let suffix = format!(" (os error {code})");
+            format!("{code}: {}", text.strip_suffix(&suffix).unwrap_or(&text))
+        }
+        None => text,
+    }
+}
+
 /// The condition that a status is.
 fn condition_of(status: u16) -> u32 {
     match status {
@@ -127,5 +140,17 @@ fn condition_of(status: u16) -> u32 {
         404 => conditions::HTTP_404,
         429 => conditions::HTTP_429,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::told;
+    use rustix::io::Errno;
+
+    #[test]
+    fn errors_are_told_in_nginx_s_form() {
+        assert_eq!(told(Errno::CONNREFUSED), "111: Connection refused");
+        assert_eq!(told(std::io::Error::other("odd")), "odd");
     }
 }

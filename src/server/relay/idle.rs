@@ -30,7 +30,7 @@ struct Pool {
 /// All idle connections of a worker.
 #[derive(Default)]
 pub struct IdleConnections {
-    /// By the group's address in memory, which is the group's as long as the pool holds it.
+    /// By [`Group::key`], so that they outlive reloads.
     pools: HashMap<usize, Pool>,
 }
 
@@ -46,10 +46,10 @@ impl IdleConnections {
         now_ms: u64,
         links: &mut Links,
     ) -> Option<Connection> {
-        let pool = self.pools.get_mut(&address_of(group))?;
+        let pool = self.pools.get_mut(&group.key())?;
         let keepalive = group.keepalive();
         loop {
-            let position = pool.idle.iter().rposition(|idle| Arc::ptr_eq(&idle.peer, peer))?;
+            let position = pool.idle.iter().rposition(|idle| idle.peer.is_same(peer))?;
             let age_ms = now_ms.saturating_sub(pool.idle[position].since_ms);
             if !repeatable && age_ms >= peer.safe_idle_ms() {
                 return None;
@@ -89,7 +89,7 @@ impl IdleConnections {
         link.owner = Owner::Pool;
         let pool = self
             .pools
-            .entry(address_of(group))
+            .entry(group.key())
             .or_insert_with(|| Pool { group: group.clone(), idle: VecDeque::new() });
         if pool.idle.len() >= keepalive.connections as usize
             && let Some(oldest) = pool.idle.pop_front()
@@ -145,8 +145,4 @@ impl IdleConnections {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-fn address_of(group: &Arc<Group>) -> usize {
-    Arc::as_ptr(group) as usize
 }

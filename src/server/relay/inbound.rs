@@ -19,6 +19,22 @@ struct Spool {
     written: u64,
 }
 
+impl Spool {
+    /// Whether the client has all that was written.
+    fn is_drained(&self) -> bool {
+        self.read == self.written
+    }
+
+    /// Uses the file from its beginning again. What `sendfile` took may be on its way still, and is the file's pages
+    /// themselves: they are given up for new ones, not written over.
+    fn begin_again(&mut self) -> std::io::Result<()> {
+        rustix::fs::ftruncate(self.file.descriptor(), 0)?;
+        self.read = 0;
+        self.written = 0;
+        Ok(())
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct Inbound {
@@ -88,10 +104,6 @@ impl Inbound {
         } else if let Some(spool) = &mut self.spool {
             spool.read += count;
             debug_assert!(spool.read <= spool.written);
-            if spool.read == spool.written {
-                spool.read = 0;
-                spool.written = 0;
-            }
         }
     }
 
@@ -107,7 +119,10 @@ impl Inbound {
 
     /// Bytes that the file may still take within `limit`.
     pub fn file_room(&self, limit: u64) -> u64 {
-        self.spool.as_ref().map_or(0, |spool| limit.saturating_sub(spool.written))
+        self.spool.as_ref().map_or(0, |spool| match spool.is_drained() {
+            true => limit,
+            false => limit.saturating_sub(spool.written),
+        })
     }
 
     /// Whether there is a file.
@@ -153,6 +168,9 @@ impl Inbound {
     /// Those of the file system; a full one takes less than it was given, which is an error too.
     pub fn write_file(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
         let Some(spool) = &mut self.spool else { return Err(std::io::ErrorKind::NotFound.into()) };
+        if spool.is_drained() && spool.written > 0 {
+            spool.begin_again()?;
+        }
         while !bytes.is_empty() {
             let count = spool.file.write_now(spool.written, &bytes[..bytes.len().min(WRITE_NOW_BYTES)])?;
             if count == 0 {

@@ -35,21 +35,24 @@ mod peers;
 mod receiving;
 mod sending;
 mod store;
+mod waiting;
 pub mod wire;
 
 use rustix::io::Errno;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
-use crate::http::upstream_call::{Attempt, UpstreamFailure};
+use crate::http::upstream_call::{Attempt, Protocol, UpstreamFailure};
 use crate::message::Status;
+use crate::proto::h1::ResponseFault;
 use crate::server::client::ClientKey;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
+use crate::upstream::Stage;
 
 use connection::Connection;
-use failure::Failure;
+use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
 use outbound::Outbound;
@@ -223,6 +226,10 @@ impl Relay {
                     Ok(false) => return Progress::Waiting,
                     Err(failure) => failure,
                 },
+                State::Heading if is_raw(exchange) => {
+                    self.begin_raw(exchange, res.env.now.monotonic_ms);
+                    return Progress::Head;
+                }
                 State::Heading => {
                     self.send_request(exchange, res);
                     match self.receive_head(exchange, res) {
@@ -249,6 +256,23 @@ impl Relay {
         }
     }
 
+    /// A tunnel without a protocol begins as soon as the connection stands.
+    fn begin_raw(&mut self, exchange: &mut Exchange, now_ms: u64) {
+        self.state = State::Raw;
+        if let Some(run) = &mut self.run {
+            run.sending = Sending::Done;
+            run.overdue_ms = None;
+            if std::mem::take(&mut run.overdue) {
+                run.choice.no_longer_overdue();
+            }
+            run.choice.answered(now_ms);
+        }
+        if let Some(passed) = &mut exchange.upstream {
+            passed.switched = true;
+        }
+        self.renew_deadline(exchange);
+    }
+
     /// The handshake: is it done?
     fn look_for_connection(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<bool, Failure> {
         let Some(run) = &mut self.run else { return Err(Failure::Internal) };
@@ -257,9 +281,10 @@ impl Relay {
             return Ok(false);
         }
         if let Some(error) = run.connection.take_error() {
-            let message = format_args!("connect() failed ({error}) while connecting to upstream");
+            let failure = Failure::of_connect(&error);
+            let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
             exchange.log_upstream(&mut res.env, Level::Error, message);
-            return Err(Failure::of_connect(&error));
+            return Err(failure);
         }
         self.note_connected(exchange, res.env.now.monotonic_ms);
         Ok(true)
@@ -271,7 +296,8 @@ impl Relay {
         run.connected = true;
         run.moved_ms = now_ms;
         let took = (now_ms - run.began_ms) as u32;
-        run.choice.connected(took);
+        run.choice.connected(now_ms);
+        run.spoke(Stage::Answering, now_ms);
         if let Some(attempt) = last_attempt(exchange) {
             attempt.connect_ms = Some(took);
         }
@@ -288,7 +314,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             return Some(Failure::ResetBeforeHeader);
         }
@@ -297,7 +323,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({error}) while sending request to upstream"),
+                format_args!("send() failed ({}) while sending request to upstream", told(error)),
             );
             Failure::ResetBeforeHeader
         })
@@ -309,7 +335,6 @@ impl Relay {
         let status = exchange.upstream.as_ref().map_or(0, |passed| passed.response.status.0);
         if let Some(run) = &mut self.run {
             let took = (now_ms - run.began_ms) as u32;
-            run.choice.answered(took);
             run.overdue_ms = None;
             if std::mem::take(&mut run.overdue) {
                 run.choice.no_longer_overdue();
@@ -319,9 +344,16 @@ impl Relay {
                 attempt.status = status;
             }
         }
+        // Chunks that came broken with their head: the client has got nothing yet, and gets no part of them.
+        if let Some(Ending::Broken(failure @ Failure::Response(ResponseFault::BodyInvalid))) = self.ending {
+            return Some(failure);
+        }
         let failure = Failure::Status(status);
         if self.may_try_again(failure, exchange, now_ms).is_some() {
             return Some(failure);
+        }
+        if let Some(run) = &self.run {
+            run.choice.answered(now_ms);
         }
         let Some(passed) = &mut exchange.upstream else { return Some(Failure::Internal) };
         self.state = if passed.switched { State::Raw } else { State::Body };
@@ -417,7 +449,7 @@ impl Relay {
                 }
             }
         }
-        run.choice.ended(failure, is_race, took, run.body);
+        run.choice.ended(failure, is_race, now_ms, run.received);
         let whole = failure.is_none() && run.sending == Sending::Done;
         if whole && keeps && run.connection.wire.is_reusable() {
             peers::give_back(run, res);
@@ -466,12 +498,12 @@ impl Relay {
         {
             run.overdue_ms = None;
             run.overdue = true;
-            run.choice.overdue();
+            run.choice.overdue(now_ms);
         }
-        if let Some(limit) = &mut self.limit {
-            if limit.until_ms <= now_ms {
-                limit.until_ms = 0;
-            }
+        if let Some(limit) = &mut self.limit
+            && limit.until_ms <= now_ms
+        {
+            limit.until_ms = 0;
         }
         if self.deadline_ms > now_ms {
             return;
@@ -533,6 +565,22 @@ impl Relay {
             self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
         self.deadline_ms.min(overdue_ms).min(limit_ms)
     }
+}
+
+impl Run {
+    /// The peer has moved on to the next stage: its silence is counted anew.
+    fn spoke(&mut self, next: Stage, now_ms: u64) {
+        self.overdue_ms = self.choice.overdue_at(next, now_ms);
+        if std::mem::take(&mut self.overdue) {
+            self.choice.no_longer_overdue();
+        }
+    }
+}
+
+/// Whether the call is for a tunnel without a protocol.
+fn is_raw(exchange: &Exchange) -> bool {
+    let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+    call.is_some_and(|call| call.protocol == Protocol::Raw)
 }
 
 /// The try that is under way.

@@ -38,12 +38,22 @@ impl Relay {
             && matches!(self.outbound.next(&call.body, &exchange.request_body), Next::Starved)
     }
 
+    /// The client has all that came of the body: the upstream has its time for more from now on, however long ago the
+    /// last byte came that a slow client has only just taken.
+    pub fn await_body(&mut self, exchange: &Exchange, now_ms: u64) {
+        let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+        if let (State::Body, Some(call)) = (self.state, call) {
+            self.deadline_ms = now_ms.saturating_add(call.conduct.read_timeout);
+        }
+    }
+
     /// Whether what has come of the response may wait for the rest: it is neither a stream of events nor of unknown
-    /// length.
+    /// length, nor may its upstream wait for more of the request.
     pub fn may_postpone(&self, exchange: &Exchange) -> bool {
-        exchange.upstream.as_ref().is_some_and(|passed| {
-            passed.length.is_some() && passed.call.as_ref().is_some_and(|call| call.buffering)
-        })
+        self.is_sent()
+            && exchange.upstream.as_ref().is_some_and(|passed| {
+                passed.length.is_some() && passed.call.as_ref().is_some_and(|call| call.buffering)
+            })
     }
 
     /// Whether the upstream is let go when the client goes.

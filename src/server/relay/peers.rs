@@ -3,30 +3,34 @@
 use std::sync::Arc;
 
 use crate::base::level::Level;
-use crate::http::exchange::Exchange;
-use crate::http::upstream_call::{Attempt, Protocol, Target, conditions};
+use crate::http::exchange::{Endpoint, Exchange};
+use crate::http::upstream_call::{Attempt, Protocol, Via, conditions};
 use crate::server::worker::resources::Resources;
-use crate::upstream::{Group, Peer, Pick, Tried};
+use crate::upstream::plan::GroupPlan;
+use crate::upstream::{Ask, Group, Outcome, Peer, Pick, Stage, Tried, Verdict, WhyNone};
 
 use super::connection::{self, Connection};
 use super::failure::Failure;
 use super::links::Owner;
 use super::sending::Sending;
+use super::waiting::Wait;
 use super::wire::Wire;
 use super::{Relay, Run, State};
 
 /// What is remembered of the choice over several tries.
 #[derive(Default)]
 pub struct Choosing {
-    group: Option<Arc<Group>>,
+    pub(super) group: Option<Arc<Group>>,
     tried: Tried,
     tries: u32,
     /// The one repeat on a fresh connection was used.
     repeated: bool,
     /// The peer of that repeat.
     same: Option<Arc<Peer>>,
-    /// Monotonic milliseconds since when the group's queue is waited in.
-    queued_ms: Option<u64>,
+    /// What is waited for.
+    pub(super) wait: Wait,
+    /// The name that variables gave, while it is looked up: the group that it will be, and the port.
+    pub(super) name: Option<(GroupPlan, Box<str>, u16)>,
 }
 
 /// Another try.
@@ -64,14 +68,14 @@ impl Relay {
             return Ok(Chosen::Waits);
         }
         let Some(group) = self.group(exchange, res)? else { return Ok(Chosen::Waits) };
-        let now_ms = res.env.now.monotonic_ms;
         let peer = match self.choosing.same.take() {
             Some(peer) => peer,
             None => match self.pick(&group, exchange, res) {
                 Pick::Peer(peer) => peer,
                 Pick::Full => return self.queue(&group, exchange, res),
-                Pick::None(_) => {
-                    add_attempt(exchange, Arc::from(group.name()), &mut self.after_redirect);
+                Pick::None(WhyNone::NotResolved) => return self.await_addresses(&group, exchange, res),
+                Pick::None(WhyNone::NoLive) => {
+                    self.add_attempt(exchange, Arc::from(group.name()));
                     exchange.log_upstream(
                         &mut res.env,
                         Level::Error,
@@ -83,8 +87,8 @@ impl Relay {
         };
         self.choosing.tries += 1;
         self.choosing.tried.add(&peer);
-        let queue_ms = self.choosing.queued_ms.take().map(|since_ms| (now_ms - since_ms) as u32);
-        add_attempt(exchange, peer.name().clone(), &mut self.after_redirect);
+        let queue_ms = self.stop_waiting(res);
+        self.add_attempt(exchange, peer.name().clone());
         if let Some(attempt) = super::last_attempt(exchange) {
             attempt.queue_ms = queue_ms;
         }
@@ -112,7 +116,8 @@ impl Relay {
             false => res.idle.take(&group, &peer, call.idempotent, now_ms, &mut res.links),
         };
         let reused = pooled.is_some();
-        let choice = Choice::started(group, peer);
+        let choice = Choice::started(group, peer, now_ms);
+        let via = Via { group: choice.group.clone(), peer: choice.peer.clone() };
         let owner = Owner::Client(self.owner);
         let connection = match pooled {
             Some(mut connection) => {
@@ -133,7 +138,7 @@ impl Relay {
                     Ok(connection) => connection,
                     Err(error) => {
                         let failure = Failure::of_connect(&error);
-                        choice.ended(Some(failure), false, 0, 0);
+                        choice.ended(Some(failure), false, now_ms, 0);
                         if let Some(attempt) = super::last_attempt(exchange) {
                             attempt.token = Some(failure.token());
                             attempt.status = failure.status();
@@ -146,7 +151,11 @@ impl Relay {
                 }
             }
         };
-        let usual_ms = choice.usual_ms();
+        if let Some(passed) = &mut exchange.upstream {
+            passed.via = Some(via);
+        }
+        let stage = if reused { Stage::Answering } else { Stage::Connecting };
+        let overdue_ms = choice.overdue_at(stage, now_ms);
         self.run = Some(Run {
             choice,
             connection,
@@ -158,7 +167,7 @@ impl Relay {
             began_ms: now_ms,
             moved_ms: now_ms,
             connected: reused,
-            overdue_ms: usual_ms.map(|usual_ms| now_ms + usual_ms),
+            overdue_ms,
             overdue: false,
         });
         if reused {
@@ -171,6 +180,33 @@ impl Relay {
         }
         self.renew_deadline(exchange);
         Ok(Chosen::Begun)
+    }
+
+    /// Asks the group.
+    fn pick(&mut self, group: &Arc<Group>, exchange: &mut Exchange, res: &mut Resources) -> Pick {
+        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+            return Pick::None(WhyNone::NoLive);
+        };
+        let client_ip = match &exchange.connection.peer {
+            Endpoint::Inet(address) => Some(address.ip()),
+            Endpoint::Unix(_) => None,
+        };
+        group.pick(Ask {
+            now_ms: res.env.now.monotonic_ms,
+            client_ip,
+            key: &call.hash_key,
+            sticky: &call.sticky,
+            tried: &self.choosing.tried,
+            random: &mut res.env.random,
+        })
+    }
+
+    /// Notes a try, or why there is none.
+    pub(super) fn add_attempt(&mut self, exchange: &mut Exchange, address: Arc<str>) {
+        if let Some(passed) = &mut exchange.upstream {
+            let after_redirect = std::mem::take(&mut self.after_redirect);
+            passed.attempts.push(Attempt { address, after_redirect, ..Attempt::default() });
+        }
     }
 
     /// Whether another try may follow a failure, by `proxy_next_upstream` and its companions.
@@ -195,7 +231,7 @@ impl Relay {
         let time_left = conduct.next_upstream_timeout == 0
             || now_ms.saturating_sub(self.began_ms) < conduct.next_upstream_timeout;
         let others =
-            self.choosing.group.as_ref().is_some_and(|group| group.has_untried(&self.choosing.tried));
+            self.choosing.group.as_ref().is_some_and(|group| group.has_untried(&self.choosing.tried, now_ms));
         (wanted && harmless && tries_left && time_left && others && self.outbound.can_rewind())
             .then_some(Again { same: false })
     }
@@ -206,66 +242,51 @@ pub struct Choice {
     group: Arc<Group>,
     /// The peer.
     pub peer: Arc<Peer>,
-}
-
-fn add_attempt(exchange: &mut Exchange, address: Arc<str>, after_redirect: &mut bool) {
-    if let Some(passed) = &mut exchange.upstream {
-        let after_redirect = std::mem::take(after_redirect);
-        passed.attempts.push(Attempt { address, after_redirect, ..Attempt::default() });
-    }
+    began_ms: u64,
 }
 
 impl Choice {
-    fn started(group: Arc<Group>, peer: Arc<Peer>) -> Choice {
-        Choice { group, peer }
+    /// A try begins.
+    fn started(group: Arc<Group>, peer: Arc<Peer>, now_ms: u64) -> Choice {
+        group.started(&peer, now_ms);
+        Choice { group, peer, began_ms: now_ms }
     }
-    pub fn connected(&self, _ms: u32) {}
-    pub fn answered(&self, _ms: u32) {}
-    pub fn overdue(&self) {}
-    pub fn no_longer_overdue(&self) {}
-    pub fn learn_keep_alive(&self, _secs: u64) {}
-    pub fn usual_ms(&self) -> Option<u64> {
-        None
-    }
-    pub fn ended(&self, _failure: Option<Failure>, _race: bool, _ms: u32, _bytes: u64) {}
-}
 
-impl Relay {
-    fn group(
-        &mut self,
-        exchange: &mut Exchange,
-        _res: &mut Resources,
-    ) -> Result<Option<Arc<Group>>, Failure> {
-        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
-            return Err(Failure::Internal);
+    /// Its connection stands.
+    pub fn connected(&self, now_ms: u64) {
+        self.group.connected(&self.peer, now_ms - self.began_ms);
+    }
+
+    /// A usable response's head is there.
+    pub fn answered(&self, now_ms: u64) {
+        self.group.header(&self.peer, self.began_ms, now_ms);
+    }
+
+    /// Monotonic milliseconds after which the peer counts as silent in this stage. A group of one has nobody else to
+    /// ask.
+    pub fn overdue_at(&self, stage: Stage, now_ms: u64) -> Option<u64> {
+        (self.group.plan().peers.len() > 1).then(|| now_ms + self.group.usual_ms(&self.peer, stage))
+    }
+
+    /// It is silent.
+    pub fn overdue(&self, now_ms: u64) {
+        self.group.overdue(&self.peer, now_ms);
+    }
+
+    /// It has spoken, or the try is over.
+    pub fn no_longer_overdue(&self) {
+        self.group.no_longer_overdue(&self.peer);
+    }
+
+    /// The try is over.
+    pub fn ended(&self, failure: Option<Failure>, is_race: bool, now_ms: u64, bytes: u64) {
+        let verdict = match failure {
+            None => Verdict::Good,
+            Some(failure) if is_race || !failure.blames_peer() => Verdict::Neutral,
+            Some(_) => Verdict::Failed,
         };
-        if self.choosing.group.is_none() {
-            if let Target::Fixed(id) = &call.target {
-                self.choosing.group = exchange.site.passes.get(id.0 as usize).cloned();
-            }
-        }
-        Ok(self.choosing.group.clone())
+        self.group.finished(&self.peer, &Outcome { verdict, began_ms: self.began_ms, now_ms, bytes });
     }
-    fn pick(&mut self, group: &Arc<Group>, _exchange: &mut Exchange, _res: &mut Resources) -> Pick {
-        group.pick(&self.choosing.tried)
-    }
-    fn queue(
-        &mut self,
-        _group: &Arc<Group>,
-        _exchange: &mut Exchange,
-        _res: &mut Resources,
-    ) -> Result<Chosen, Failure> {
-        Err(Failure::NoLivePeers)
-    }
-    pub(super) fn look_after_wait(
-        &mut self,
-        _exchange: &mut Exchange,
-        _res: &mut Resources,
-    ) -> Result<bool, Failure> {
-        Ok(false)
-    }
-    pub(super) fn wait_is_over(&mut self) {}
-    pub(super) fn stop_waiting(&mut self, _res: &mut Resources) {}
 }
 
 /// Gives a connection whose response is complete to the pool.

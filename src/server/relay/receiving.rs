@@ -14,7 +14,8 @@ use crate::server::files::Completion;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
-use super::failure::Failure;
+use super::failure::{Failure, told};
+use super::sending::Sending;
 use super::wire::Event;
 use super::{Ending, Fill, Relay, State};
 
@@ -114,7 +115,7 @@ impl Relay {
                     passed.switched = facts.switched;
                     passed.minor = facts.minor;
                     if let Some(seconds) = facts.keep_alive_secs {
-                        run.choice.learn_keep_alive(seconds);
+                        run.choice.peer.learn_keep_alive(seconds);
                     }
                     if facts.switched {
                         self.early = input.to_vec();
@@ -138,7 +139,8 @@ impl Relay {
     }
 
     fn broken_before_head(&mut self, error: Errno, exchange: &mut Exchange, res: &mut Resources) -> Failure {
-        let message = format_args!("recv() failed ({error}) while reading response header from upstream");
+        let message =
+            format_args!("recv() failed ({}) while reading response header from upstream", told(error));
         exchange.log_upstream(&mut res.env, Level::Error, message);
         match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
             Some(Err(fault)) if self.run.as_ref().is_some_and(|run| run.connection.wire.has_begun()) => {
@@ -305,6 +307,7 @@ impl Relay {
                 let result = receive_direct(run, memory, most, res);
                 if let Ok(Some(count)) = result {
                     let excess = count.saturating_sub(left);
+                    let behind = memory.last().copied().unwrap_or_default();
                     memory.truncate(memory.len() - excess);
                     run.connection.wire.skip((count - excess) as u64);
                     run.body += (count - excess) as u64;
@@ -312,7 +315,7 @@ impl Relay {
                     run.moved_ms = now_ms;
                     if count > 0 {
                         // The machine says whether that was all.
-                        self.take_body(&[0][..excess], sink, exchange, res);
+                        self.take_body(&[behind][..excess], sink, exchange, res);
                     }
                 }
                 result
@@ -343,7 +346,7 @@ impl Relay {
             }
             Ok(Some(_)) => Received::Some,
             Err(error) => {
-                let message = format_args!("recv() failed ({error}) while reading upstream");
+                let message = format_args!("recv() failed ({}) while reading upstream", told(error));
                 exchange.log_upstream(&mut res.env, Level::Error, message);
                 let fault = self.run.as_mut().map(|run| run.connection.wire.reset());
                 let failure = match fault {
@@ -358,7 +361,12 @@ impl Relay {
 
     /// The upstream has closed: the end of the body, or too early.
     fn end_of_input(&mut self, exchange: &mut Exchange, res: &mut Resources) {
-        match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
+        let end = self.run.as_mut().map(|run| match run.sending {
+            // A reset that sending has met is seen as an end by reading.
+            Sending::Broken(_) => run.connection.wire.reset(),
+            _ => run.connection.wire.end_of_input(),
+        });
+        match end {
             Some(Err(error)) => self.break_body(&error, exchange, res),
             _ => self.end_body(Ending::Complete, exchange, res),
         }

@@ -73,6 +73,11 @@ impl Relay {
                 Err(error) => run.sending = Sending::Broken(error),
             }
         }
+        if let (Sending::Broken(_), Some(link)) = (run.sending, res.links.get(run.connection.link)) {
+            // Its answer may have come before the end did, and the poll has told of neither yet.
+            link.readable = true;
+            link.read_closed = true;
+        }
         if run.sent > before {
             run.moved_ms = res.env.now.monotonic_ms;
         }

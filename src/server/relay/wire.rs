@@ -4,12 +4,15 @@
 use crate::http::upstream_call::{Call, Protocol};
 use crate::message::{Fields, ResponseFraming, ResponseHead};
 use crate::proto::h1::{Asked, ResponseError, ResponseEvent, ResponseFault, ResponseLimits, ResponseReader};
+use crate::proto::memcached::{MemcachedEvent, MemcachedReader};
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub enum Wire {
     /// HTTP/1.
     Http1(Box<ResponseReader>),
+    /// memcached's text protocol.
+    Memcached(Box<MemcachedReader>),
     /// No protocol: a tunnel from the first byte on.
     Raw,
 }
@@ -49,7 +52,8 @@ impl Wire {
     pub fn new(protocol: Protocol) -> Wire {
         match protocol {
             Protocol::Http1 => Wire::Http1(Box::new(ResponseReader::new(ResponseLimits::default()))),
-            Protocol::Memcached | Protocol::Raw => Wire::Raw,
+            Protocol::Memcached => Wire::Memcached(Box::default()),
+            Protocol::Raw => Wire::Raw,
         }
     }
 
@@ -62,6 +66,7 @@ impl Wire {
                 connect: false,
                 head_bytes: call.conduct.buffer_size,
             }),
+            Wire::Memcached(reader) => reader.begin(&call.head, call.conduct.buffer_size),
             Wire::Raw => {}
         }
     }
@@ -93,6 +98,15 @@ impl Wire {
                 ResponseEvent::Trailers => Event::Trailers,
                 ResponseEvent::End => Event::End,
             }),
+            Wire::Memcached(reader) => Ok(match reader.read(input, head)? {
+                MemcachedEvent::NeedMore => Event::NeedMore,
+                MemcachedEvent::Head { length, .. } => {
+                    Event::Head(Facts { length: Some(length), ..Facts::default() })
+                }
+                MemcachedEvent::NotFound => Event::Head(Facts { length: Some(0), ..Facts::default() }),
+                MemcachedEvent::Body(bytes) => Event::Body(bytes),
+                MemcachedEvent::End => Event::End,
+            }),
             Wire::Raw => Ok(Event::Body(std::mem::take(input))),
         }
     }
@@ -104,6 +118,7 @@ impl Wire {
     pub fn end_of_input(&mut self) -> Result<(), ResponseError> {
         match self {
             Wire::Http1(reader) => reader.end_of_input(),
+            Wire::Memcached(reader) => reader.end_of_input(),
             Wire::Raw => Ok(()),
         }
     }
@@ -115,6 +130,7 @@ impl Wire {
     pub fn reset(&mut self) -> Result<(), ResponseError> {
         match self {
             Wire::Http1(reader) => reader.reset(),
+            Wire::Memcached(reader) => reader.end_of_input(),
             Wire::Raw => Ok(()),
         }
     }
@@ -123,14 +139,17 @@ impl Wire {
     pub fn body_left(&self) -> Option<u64> {
         match self {
             Wire::Http1(reader) => reader.body_left(),
+            Wire::Memcached(reader) => reader.body_left(),
             Wire::Raw => Some(u64::MAX),
         }
     }
 
     /// So many bytes were read past it.
     pub fn skip(&mut self, bytes: u64) {
-        if let Wire::Http1(reader) = self {
-            reader.skip(bytes);
+        match self {
+            Wire::Http1(reader) => reader.skip(bytes),
+            Wire::Memcached(reader) => reader.skip(bytes),
+            Wire::Raw => {}
         }
     }
 
@@ -152,6 +171,7 @@ impl Wire {
     pub fn is_reusable(&self) -> bool {
         match self {
             Wire::Http1(reader) => reader.is_reusable(),
+            Wire::Memcached(reader) => reader.is_reusable(),
             Wire::Raw => false,
         }
     }
@@ -160,6 +180,7 @@ impl Wire {
     pub fn has_begun(&self) -> bool {
         match self {
             Wire::Http1(reader) => reader.has_begun(),
+            Wire::Memcached(reader) => reader.has_begun(),
             Wire::Raw => false,
         }
     }

@@ -15,10 +15,11 @@ pub mod balance;
 pub mod counters;
 pub mod resources;
 pub mod system_facts;
+pub mod upstream_names;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
@@ -35,12 +36,14 @@ use crate::server::client::{Client, ClientKey, Fate, State};
 use crate::server::files::{FileJobs, Files, Limits};
 use crate::server::listeners::WorkerListener;
 use crate::server::logs::{LogSinks, LogTime, OpenLogs};
+use crate::server::names::{Io, Names};
 use crate::server::relay::links::{LINK_BIT, LinkKey, Owner};
 use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
 use accept::Listener;
 use balance::{Peer, SharedState};
 use resources::Resources;
+use upstream_names::UpstreamNames;
 
 /// Events that one wait brings.
 const EVENTS: usize = 512;
@@ -71,6 +74,8 @@ pub struct Worker {
     sinks: LogSinks,
     /// Events of the present round.
     events: usize,
+    /// The names of the site's groups; one worker looks after them for all.
+    upstream_names: Option<UpstreamNames>,
     /// Whom the upstreams' events of the present round concern.
     owners: Vec<Owner>,
     /// Accepting rests: descriptors or places ran out.
@@ -87,7 +92,11 @@ pub struct Worker {
     clock: Clock,
 }
 
-/// The worker's clock: monotonic milliseconds count from its start.
+/// When the first worker of the process started.
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// The worker's clock: monotonic milliseconds count from the start of the process's first worker, so that times in
+/// zones mean the same to all.
 struct Clock {
     start: Instant,
     /// Monotonic time never begins at 0, so that 0 can stand for "never".
@@ -108,14 +117,14 @@ impl Clock {
 impl Worker {
     fn new(boot: WorkerBoot) -> Option<Worker> {
         let registry = boot.poll.registry().try_clone().ok()?;
-        let clock = Clock { start: Instant::now(), base_ms: 1000 };
+        let clock = Clock { start: *START.get_or_init(Instant::now), base_ms: 1000 };
         let now = clock.now();
         let waker = boot.waker.clone();
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             // A worker that is gone needs no waking.
             let _ = waker.wake();
         });
-        let files = Files::new(Limits::default(), FileJobs::new(&boot.pool, wake));
+        let files = Files::new(Limits::default(), FileJobs::new(&boot.pool, Arc::clone(&wake)));
         let seed = u64::from(std::process::id()) << 32
             ^ u64::from(boot.index as u32) << 16
             ^ now.wall_secs as u64
@@ -123,15 +132,24 @@ impl Worker {
         let dates = RenderedDates::new(jiff::tz::TimeZone::system(), now);
         let env = Env::new(now, dates, LogQueue::default(), seed, std::process::id(), &rustix_hostname());
         let thread = rustix::thread::gettid().as_raw_nonzero().get() as u32;
+        let names = Names::new(&boot.name_threads, wake, names_token);
         let mut worker = Worker {
             peer: boot.shared.join(boot.waker.clone()),
             commands: boot.commands,
             clients: Slab::new(),
             generation: 0,
-            res: Resources::new(registry, SiteHandle::new(boot.site.clone()), env, files, &boot.shared),
+            res: Resources::new(
+                registry,
+                SiteHandle::new(boot.site.clone()),
+                env,
+                files,
+                names,
+                &boot.shared,
+            ),
             sinks: LogSinks::new(std::process::id(), thread),
             events: 0,
             owners: Vec::new(),
+            upstream_names: (boot.index == 0).then(UpstreamNames::default),
             resting_until_ms: None,
             rest_was_logged: false,
             shed_logged_ms: 0,
@@ -175,6 +193,9 @@ impl Worker {
         // that comes in the same round.
         let mut owners = std::mem::take(&mut self.owners);
         for event in events {
+            if let Some(number) = names_number(event.token()) {
+                self.with_names(|names, io| names.on_event(number, io));
+            }
             if let Some(key) = link_of(event.token()) {
                 match self.res.links.note(key, event) {
                     Some(Owner::Pool) => {
@@ -193,17 +214,19 @@ impl Worker {
         for event in events {
             match event.token() {
                 WAKE_TOKEN => woken = true,
-                token if link_of(token).is_some() => {}
+                token if link_of(token).is_some() || names_number(token).is_some() => {}
                 Token(number) if number & LISTENER_BIT != 0 => self.accept(number & !LISTENER_BIT),
                 Token(bits) => self.on_event(ClientKey::from_bits(bits as u64), event),
             }
         }
         if woken {
+            self.with_names(|names, io| names.on_wake(io));
             self.take_completions();
             let handed = self.peer.take_handed();
             self.take_handed(handed);
             self.take_commands();
         }
+        self.look_up_names();
         self.run_resumed();
         self.run_ready();
         self.end_rest();
@@ -222,6 +245,8 @@ impl Worker {
             self.res.wheel.next_deadline(now_ms).map(|ahead| now_ms + ahead),
             self.sinks.next_deadline(),
             self.resting_until_ms,
+            self.res.names.next_deadline(),
+            self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
         let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
@@ -310,6 +335,35 @@ impl Worker {
         // Dropping the socket closes it, which takes it out of the poll as well.
     }
 
+    fn with_names(&mut self, act: impl FnOnce(&mut Names, &mut Io)) {
+        let Resources { names, env, registry, .. } = &mut self.res;
+        act(names, &mut Io { registry, rng: &mut env.random, now_ms: env.now.monotonic_ms });
+    }
+
+    /// Asks for names that are due, and hands out what was found.
+    fn look_up_names(&mut self) {
+        let now_ms = self.res.env.now.monotonic_ms;
+        if self.res.names.next_deadline().is_some_and(|deadline_ms| deadline_ms <= now_ms) {
+            self.with_names(|names, io| names.on_deadline(io));
+        }
+        let mut lines = Vec::new();
+        if let Some(mut upstream_names) = self.upstream_names.take() {
+            self.with_names(|names, io| lines = upstream_names.run(names, io));
+            self.upstream_names = Some(upstream_names);
+        }
+        while let Some((ticket, result)) = self.res.names.take_finished() {
+            if let Some(key) = self.res.name_waiters.remove(&ticket) {
+                self.res.name_results.insert(ticket, result);
+                self.res.resumed.push(key);
+            } else if let Some(upstream_names) = &mut self.upstream_names {
+                lines.extend(upstream_names.finished(ticket, &result, now_ms).unwrap_or_default());
+            }
+        }
+        for (level, text) in lines {
+            self.log(level, &text);
+        }
+    }
+
     /// Gives requests their turn whose relay has something new to look at.
     fn run_resumed(&mut self) {
         for key in std::mem::take(&mut self.res.resumed) {
@@ -375,6 +429,10 @@ impl Worker {
         self.res.forget_recycled();
         self.logs = logs;
         self.adopt_logs();
+        if let Some(upstream_names) = &mut self.upstream_names {
+            upstream_names.configure(&self.res.site.upstreams, &mut self.res.names);
+        }
+        self.res.names.forget_unused();
         let mut kept = vec![false; listeners.len()];
         for number in 0..self.res.listeners.len() {
             let Some(Some(listener)) = self.res.listeners.get(number) else { continue };
@@ -586,6 +644,17 @@ impl Client {
             }
         }
     }
+}
+
+/// The token of a resolver's socket: the bits of links and of listeners, and not all of them, as the waker's are.
+fn names_token(number: u64) -> Token {
+    Token(LISTENER_BIT | LINK_BIT | number as usize)
+}
+
+/// The number of a resolver's socket, if the token is of one.
+fn names_number(token: Token) -> Option<u64> {
+    let both = LISTENER_BIT | LINK_BIT;
+    (token != WAKE_TOKEN && token.0 & both == both).then_some((token.0 & !both) as u64)
 }
 
 /// The link that a token names, if it is one of a link.

@@ -15,9 +15,15 @@ use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
+use crate::server::names::{Names, Ticket};
+use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
+
+use crate::upstream::Group;
+use crate::upstream::names::{Answer, NameError};
+use crate::upstream::plan::GroupPlan;
 
 use super::accept::Listener;
 use super::balance::SharedState;
@@ -30,6 +36,8 @@ const INPUT_BYTES: usize = 64 * 1024;
 const OUT_BYTES: usize = 64 * 1024;
 /// Finished requests whose memory is kept for the next ones.
 const RECYCLED: usize = 64;
+/// Groups of addresses that variables gave, kept for their connections.
+const COMPUTED_GROUPS: usize = 1024;
 
 /// See the module's documentation.
 pub struct Resources {
@@ -41,6 +49,8 @@ pub struct Resources {
     pub env: Env,
     /// The caches of files.
     pub files: Files,
+    /// Right passwords of the last moments.
+    pub passwords: Passwords,
     /// What `recv` writes to. An idle connection owns no buffer.
     pub input: Vec<u8>,
     /// Responses gathered in this turn.
@@ -63,6 +73,13 @@ pub struct Resources {
     pub queued: VecDeque<ClientKey>,
     /// Requests whose relay has something new to look at.
     pub resumed: Vec<ClientKey>,
+    /// Look-ups of names.
+    pub names: Names,
+    /// Who waits for which name, and what was found for whom.
+    pub name_waiters: HashMap<Ticket, ClientKey>,
+    /// See `name_waiters`.
+    pub name_results: HashMap<Ticket, Result<Answer, NameError>>,
+    computed: HashMap<Box<str>, Arc<Group>>,
     /// Listening sockets by their number; gaps where one is gone.
     pub listeners: Vec<Option<Listener>>,
     /// The worker is winding down: no connection is kept alive.
@@ -87,6 +104,7 @@ impl Resources {
         site: SiteHandle,
         mut env: Env,
         files: Files,
+        names: Names,
         shared: &Arc<SharedState>,
     ) -> Resources {
         let now_ms = env.now.monotonic_ms;
@@ -96,6 +114,7 @@ impl Resources {
             registry,
             site,
             files,
+            passwords: Passwords::default(),
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
@@ -106,6 +125,10 @@ impl Resources {
             ready: VecDeque::new(),
             jobs: HashMap::new(),
             queued: VecDeque::new(),
+            names,
+            name_waiters: HashMap::new(),
+            name_results: HashMap::new(),
+            computed: HashMap::new(),
             resumed: Vec::new(),
             listeners: Vec::new(),
             quitting: false,
@@ -206,6 +229,20 @@ impl Resources {
             client.flags.in_ready_list = true;
             self.ready.push_back(key);
         }
+    }
+
+    /// The group of an address that variables gave.
+    pub fn computed_group(&mut self, plan: GroupPlan) -> Arc<Group> {
+        if let Some(known) = self.computed.get(&plan.name) {
+            return known.clone();
+        }
+        if self.computed.len() >= COMPUTED_GROUPS {
+            // Whoever makes so many addresses up gains nothing from their being remembered.
+            self.computed.clear();
+        }
+        let group = Arc::new(Group::new(plan, None));
+        self.computed.insert(group.name().into(), group.clone());
+        group
     }
 
     /// The folder for temporary files of this setting.

@@ -66,6 +66,7 @@ impl Ground {
             shared: Arc::clone(&self.shared),
             waker,
             pool: Arc::clone(&self.pool),
+            name_threads: Arc::clone(&self.pool),
             logs: Arc::new(OpenLogs::open(&self.site.logs, None).unwrap()),
         };
         (Worker::new(boot).unwrap(), sender)

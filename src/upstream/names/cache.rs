@@ -25,12 +25,15 @@ const FAILURE_MS: (u64, u64) = (1000, 5000);
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub struct Key {
+    /// The name; of a service, with the service in front.
     pub name: DnsName,
+    /// Whether the hosts of a service are asked for.
     pub is_service: bool,
 }
 
-pub(super) enum Known {
+/// What is known.
+pub enum Known {
     /// To be used as it is.
     Answer(Answer),
     /// Known to lead nowhere for now.
@@ -62,8 +65,9 @@ impl Entry {
     }
 }
 
+/// The memory of one resolver. Time is monotonic milliseconds.
 #[derive(Default)]
-pub(super) struct Cache {
+pub struct Cache {
     entries: HashMap<Key, Entry>,
     uses: u64,
     /// `valid=`
@@ -71,10 +75,12 @@ pub(super) struct Cache {
 }
 
 impl Cache {
+    /// An empty one. `valid_ms` overrides how long answers say that they live.
     pub fn new(valid_ms: Option<u64>) -> Cache {
         Cache { valid_ms, ..Cache::default() }
     }
 
+    /// What is known of a name.
     pub fn look_up(&mut self, key: &Key, now_ms: u64) -> Known {
         let Some(entry) = self.entries.get_mut(key) else { return Known::Old(None) };
         self.uses += 1;
@@ -94,6 +100,7 @@ impl Cache {
         now_ms + self.valid_ms.unwrap_or(lives_ms).clamp(LEAST_TTL_MS, MOST_TTL_MS)
     }
 
+    /// An answer came.
     pub fn put_answer(&mut self, key: &Key, records: Records, expires_ms: u64) {
         let entry = self.entry(key);
         entry.good = Some((records, expires_ms));
@@ -138,11 +145,6 @@ impl Cache {
         let limit = *limit;
         self.entries.retain(|_, entry| entry.used >= limit);
     }
-
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 #[cfg(test)]
@@ -164,7 +166,7 @@ mod tests {
         let mut cache = Cache::default();
         for number in 0..MAX_NAMES + 10 {
             cache.put_answer(&key(number), records(), 1_000_000);
-            assert!(cache.len() <= MAX_NAMES);
+            assert!(cache.entries.len() <= MAX_NAMES);
             assert!(matches!(cache.look_up(&key(0), 5), Known::Answer(_)));
         }
         assert!(matches!(cache.look_up(&key(1), 5), Known::Old(None)));

@@ -27,6 +27,7 @@ mod resolver;
 mod tests;
 mod wires;
 
+pub use cache::{Cache, Key, Known};
 pub use plan::{Answer, NameError, Records, ResolverPlan, ResolverServer, Service};
-pub use resolver::{Kind, Lookup, LookupId, MAX_FLIGHTS, MAX_LOOKUPS, Resolver, literal};
+pub use resolver::{Kind, Lookup, LookupId, MAX_FLIGHTS, MAX_LOOKUPS, Resolver, STALE_AFTER_MS, literal};
 pub use wires::{Counters, QueryId, Transmit, Transport};

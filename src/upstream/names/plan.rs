@@ -49,7 +49,7 @@ pub struct Answer {
 /// Addresses of a host, or a service's hosts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Records {
-    /// Never empty; IPv4 first.
+    /// Never empty. IPv4 first where DNS servers were asked, in the system's order else.
     Addresses(Arc<[IpAddr]>),
     /// Never empty; sorted by priority, each with at least one address.
     Services(Arc<[Service]>),

@@ -17,7 +17,7 @@ pub const MAX_FLIGHTS: usize = 256;
 pub const MAX_LOOKUPS: usize = 16_384;
 /// Milliseconds after which those who wait get an old answer, if there is one, while the asking goes on (RFC 8767
 /// section 5 has 1.8 s).
-const STALE_AFTER_MS: u64 = 1800;
+pub const STALE_AFTER_MS: u64 = 1800;
 /// Milliseconds that addresses of one kind wait for those of the other: some servers never answer for AAAA.
 const HALF_WAIT_MS: u64 = 300;
 /// Milliseconds that addresses of one kind are kept when those of the other could not be had.

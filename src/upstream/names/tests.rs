@@ -78,6 +78,10 @@ fn alias(owner: &str, target: &str) -> ResourceRecord<'static> {
     record(owner, 60, RData::CNAME(CNAME(Name::new(target).expect("a name").into_owned())))
 }
 
+/// For which query, from where, how, and what: a message, or the end of the socket.
+type Ahead = (QueryId, SocketAddr, Transport, Option<Vec<u8>>);
+/// What a server does about one kind of address, what that costs, and for how long the other kind is kept.
+type HalfCase = (fn(&Asked) -> Does, u64, u64);
 type Script = Box<dyn FnMut(&Asked) -> Does>;
 
 /// The resolver and the network around it.
@@ -87,7 +91,7 @@ struct World {
     now_ms: u64,
     servers: HashMap<SocketAddr, Script>,
     /// What happens when.
-    ahead: BTreeMap<(u64, u64), (QueryId, SocketAddr, Transport, Option<Vec<u8>>)>,
+    ahead: BTreeMap<(u64, u64), Ahead>,
     events: u64,
     open: Vec<QueryId>,
     /// Who was asked what, and when.
@@ -492,7 +496,7 @@ fn both_kinds_of_addresses_are_asked_for_at_once_and_one_is_enough() {
     let (after_ms, result) = world.resolve("a.test");
     assert_eq!((after_ms, addresses(&result)), (5, vec![v4(4), v6]));
     // Refused, missing, or never answered: the others serve, after a moment at most.
-    let cases: [(fn(&Asked) -> Does, u64, u64); 3] = [
+    let cases: [HalfCase; 3] = [
         (|asked| asked.refuse(RCODE::ServerFailure), 5, 30_000),
         (|asked| asked.refuse(RCODE::NameError), 5, 100_000),
         (|_| Does::Nothing, 305, 30_000),

@@ -57,6 +57,8 @@ pub struct Client {
 trait Stream: Read + Write + Send {
     fn shut(&self, how: Shutdown) -> std::io::Result<()>;
     fn limit(&self, time: Duration) -> std::io::Result<()>;
+    /// Makes the close a reset.
+    fn forget(&self) -> std::io::Result<()>;
 }
 
 impl Stream for TcpStream {
@@ -67,6 +69,10 @@ impl Stream for TcpStream {
         self.set_read_timeout(Some(time))?;
         self.set_write_timeout(Some(time))
     }
+    fn forget(&self) -> std::io::Result<()> {
+        rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO))?;
+        Ok(())
+    }
 }
 
 impl Stream for std::os::unix::net::UnixStream {
@@ -76,6 +82,10 @@ impl Stream for std::os::unix::net::UnixStream {
     fn limit(&self, time: Duration) -> std::io::Result<()> {
         self.set_read_timeout(Some(time))?;
         self.set_write_timeout(Some(time))
+    }
+    fn forget(&self) -> std::io::Result<()> {
+        rustix::net::sockopt::set_socket_linger(self, Some(Duration::ZERO))?;
+        Ok(())
     }
 }
 
@@ -136,6 +146,11 @@ impl Client {
     pub fn finish_sending(&mut self) -> &mut Self {
         self.stream.shut(Shutdown::Write).expect("shutdown");
         self
+    }
+
+    /// Closes with a reset: the other side's next read fails, whatever it had not read yet.
+    pub fn reset(self) {
+        self.stream.forget().expect("SO_LINGER");
     }
 
     /// Reads one response to a GET (or any method but HEAD and CONNECT). 1xx responses before it are noted in it.

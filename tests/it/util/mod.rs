@@ -24,7 +24,7 @@ pub mod server;
 pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;
-pub use peer::{Peer, Upstream};
+pub use peer::{Peer, Upstream, proxy, proxy_with};
 pub use ports::Reserved;
 pub use server::{Builder, Output, Server, subject_is_ours};
 

@@ -1,6 +1,7 @@
 //! A scripted server: the test says what it does with each connection, byte by byte.
 
 use super::client::Client;
+use super::server::Server;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Closes with a reset.
+    pub fn reset(self) {
+        self.client.reset();
+    }
+
     /// Reads one request: its head as text, and its body (by Content-Length or chunked, decoded). `None` at a close.
     pub fn read_request(&mut self) -> Option<(String, Vec<u8>)> {
         let mut head = Vec::new();
@@ -130,4 +136,19 @@ impl Drop for Upstream {
             panic!("a scripted connection failed: {failure}");
         }
     }
+}
+
+/// A server that passes everything on to this upstream, with further directives for its location.
+#[track_caller]
+pub fn proxy_with(upstream: &Upstream, directives: &str) -> Server {
+    let port = upstream.port();
+    Server::start(&format!(
+        "server {{ listen {{port}}; location / {{ proxy_pass http://127.0.0.1:{port}; {directives} }} }}"
+    ))
+}
+
+/// The same as it is without any.
+#[track_caller]
+pub fn proxy(upstream: &Upstream) -> Server {
+    proxy_with(upstream, "")
 }
