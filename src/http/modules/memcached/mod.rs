@@ -204,6 +204,7 @@ fn take(exchange: &mut Exchange, context: &mut Context) -> Flow {
         response.fields.push_known(FieldName::ContentEncoding, b"gzip");
     }
     response.set_content_length(length);
+    exchange.allow_ranges = true;
     exchange.body = Body::Upstream(Some(length));
     Flow::Respond
 }

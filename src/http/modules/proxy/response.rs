@@ -71,6 +71,7 @@ fn copy_head(exchange: &mut Exchange, context: &mut Context, settings: &Settings
     };
     copy_lines(exchange, context, settings, &lines);
     let forbids = status.forbids_content();
+    let strict = context.site.settings(exchange.location).core.strict;
     if let Some(passed) = &mut exchange.upstream {
         let body = match (passed.switched, is_head || forbids) {
             (true, _) => None,
@@ -78,7 +79,7 @@ fn copy_head(exchange: &mut Exchange, context: &mut Context, settings: &Settings
             (false, false) => passed.length,
         };
         if let Some(call) = &mut passed.call {
-            settle_call(call, status, accel, exchange.response.content_type, &exchange.response.fields);
+            settle_call(call, status, accel, strict, exchange.response.content_type, &exchange.response.fields);
         }
         exchange.body = Body::Upstream(body);
     }
@@ -103,11 +104,12 @@ fn settle_call(
     call: &mut Call,
     status: Status,
     accel: &Accel,
+    strict: bool,
     content_type: Option<Span>,
     fields: &crate::message::Fields,
 ) {
     let media_type = content_type.map_or(&b""[..], |span| fields.get(span));
-    if STREAMS.iter().any(|stream| starts_with_ignore_case(media_type, stream)) {
+    if !strict && STREAMS.iter().any(|stream| starts_with_ignore_case(media_type, stream)) {
         call.buffering = false;
     }
     if let Some(buffering) = accel.buffering {

@@ -417,6 +417,7 @@ fn streams_are_not_kept_back() {
         ("proxy_ignore_headers X-Accel-Buffering;", "X-Accel-Buffering: no\r\n", true),
         ("proxy_buffering off;", "X-Accel-Buffering: yes\r\n", true),
         ("proxy_buffering off;", "", false),
+        ("compat strict;", "Content-Type: text/event-stream\r\n", true),
     ] {
         assert_eq!(buffering(settings, fields), Some(expected), "{settings} {fields}");
     }
@@ -572,6 +573,7 @@ fn traps_are_told() {
         "location /a/ { proxy_pass http://b; }",
         "location = /a { proxy_pass http://b/; }",
         "location /a/ { proxy_pass http://b/c?d=; }",
+        "proxy_set_header Connection \"\"; location / { proxy_set_header B 2; }",
         "proxy_set_header A 1; location / { proxy_set_header A 2; proxy_set_header B 1; }",
     ] {
         assert_eq!(told(fine), "", "{fine}");

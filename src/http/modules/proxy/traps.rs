@@ -3,6 +3,7 @@
 use crate::conf::source::{IncludeId, Span};
 use crate::http::build::Builder;
 use crate::http::modules::passing::BufferPlan;
+use crate::message::FieldName;
 
 use super::{Draft, Settings};
 
@@ -23,7 +24,10 @@ pub fn check(builder: &mut Builder, own: &Draft, around: &Settings) {
 pub fn hidden_headers(own: &Draft, around: &Settings) -> Option<(Span, IncludeId)> {
     let own = own.set_headers.as_ref()?;
     let missing = around.set_headers.list.iter().any(|outer| {
-        !own.list.iter().any(|header| header.name.eq_ignore_ascii_case(&outer.name))
+        // `Connection ""` is what nginx before 1.29.7 had to be told; it is the default now.
+        let is_default = outer.id == FieldName::Connection && outer.value.is_empty();
+        let is_repeated = own.list.iter().any(|header| header.name.eq_ignore_ascii_case(&outer.name));
+        !is_default && !is_repeated
     });
     own.first.filter(|_| missing)
 }
