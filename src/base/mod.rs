@@ -7,6 +7,7 @@ pub mod clock;
 pub mod forwarded;
 pub mod level;
 pub mod log;
+pub mod lru;
 pub mod percent;
 pub mod prefix_tree;
 pub mod regex;

@@ -34,6 +34,8 @@ pub enum Need {
     Directory,
     /// Read the request body as [`super::exchange::Exchange::body_reading`] says.
     RequestBody,
+    /// Come back after so many milliseconds.
+    Delay(u64),
     /// Pass the request on as [`super::upstream_call::Passed::call`] says.
     Upstream,
 }
@@ -47,6 +49,8 @@ pub enum Answer {
     Directory(Result<DirectoryListing, FileFailure>),
     /// For [`Need::RequestBody`]: it is in [`super::exchange::Exchange::request_body`], or the status to refuse with.
     RequestBody(Result<(), Status>),
+    /// For [`Need::Delay`]: the time is over.
+    Delay,
     /// For [`Need::Upstream`]: the head is in [`super::upstream_call::Passed::response`], or what went wrong.
     Upstream(Result<(), UpstreamFailure>),
 }

@@ -32,3 +32,4 @@ pub mod upstream_call;
 pub mod upstream_log;
 pub mod upstreams;
 pub mod variables;
+pub mod zones;

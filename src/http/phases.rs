@@ -254,12 +254,15 @@ pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
 fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
     if answer.is_none() {
         modules::realip::apply(exchange, context);
-        match modules::cors::answer_preflight(exchange, context) {
-            Flow::Next => {}
-            flow => return flow,
+        for check in [modules::cors::answer_preflight, modules::limit_req::handle] {
+            match check(exchange, context) {
+                Flow::Next => {}
+                flow => return flow,
+            }
         }
     }
-    Flow::Next
+    // After the delay: a request that waits takes no place among those that are served.
+    modules::limit_conn::handle(exchange, context)
 }
 
 /// Runs the location's own handler, else the content handler with this number.

@@ -19,6 +19,7 @@ use super::modules::LocationSettings;
 use super::server_names::ServerNames;
 use super::upstreams::Upstreams;
 use super::variables::Variables;
+use super::zones::Zones;
 
 /// Position of a server in [`Site::servers`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -46,6 +47,8 @@ pub struct Site {
     pub locations: Vec<Location>,
     /// Every variable that the configuration mentions.
     pub variables: Variables,
+    /// What all workers know together of clients and their requests.
+    pub zones: Zones,
     /// Whether the configuration shows `$server_addr`.
     pub mentions_server_address: bool,
     /// Every log that the settings name.

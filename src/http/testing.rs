@@ -302,6 +302,10 @@ impl World {
                     Answer::RequestBody(Ok(()))
                 }
                 Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
+                Step::Need(Need::Delay(ms)) => {
+                    self.env.now.monotonic_ms += ms;
+                    Answer::Delay
+                }
             };
             step = exchange.step(&mut self.env, Some(answer));
         }

@@ -171,7 +171,7 @@ impl ServerProcess {
         for warning in loaded.warnings() {
             self.log.write(Level::Warn, &warning);
         }
-        let (site, text) = (loaded.site, loaded.text);
+        let (mut site, text) = (loaded.site, loaded.text);
         let one = |problem: String| vec![problem];
         let threads = limits::thread_settings(&site.main).map_err(one)?;
         let mut log = StartupLog::silent();
@@ -186,6 +186,7 @@ impl ServerProcess {
             .map_err(|_| Vec::new())?;
 
         // From here on nothing is taken back.
+        site.zones.take_over(&self.site.zones);
         self.log.replace(log);
         let deadline = self.deadline();
         let gone = self.runtime.listeners().unix_paths_not_in(&listeners);

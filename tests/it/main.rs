@@ -20,6 +20,8 @@ mod harness;
 mod headers;
 mod hostile;
 mod http1;
+mod limit_conn;
+mod limit_req;
 mod listen;
 mod locations;
 mod map;

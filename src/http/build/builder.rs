@@ -16,6 +16,7 @@ use crate::http::modules;
 use crate::http::site::{Location, LocationId};
 use crate::http::upstream_call::{PassAddress, PassId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
+use crate::http::zones::ZoneDrafts;
 
 use super::servers::ServerDraft;
 
@@ -63,6 +64,8 @@ pub struct Builder {
     pub servers: Vec<ServerDraft>,
     /// Addresses that requests are passed on to, equal ones once; the site has a group for each.
     pub passes: Vec<PassAddress>,
+    /// Zones, by number.
+    pub zones: ZoneDrafts,
     /// Scopes; each gets its number when it is read and its settings when all is merged.
     pub locations: Vec<Option<Location>>,
     names: VariableNames,

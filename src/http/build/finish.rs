@@ -10,6 +10,7 @@ use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{Address, Location, LocationKind, Server, ServerId, Site};
 use crate::http::upstreams::Upstreams;
+use crate::http::zones::ZoneDrafts;
 
 use super::builder::Builder;
 use super::locations::{self, LocationHead};
@@ -41,7 +42,9 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
     let mentions_server_address = variables.list.iter().any(|variable| &*variable.name == "server_addr")
         || locations.iter().flatten().any(|location| location.settings.userid.needs_local_address());
+    let zones = ZoneDrafts::finish(builder);
     Some(Site {
+        zones,
         mentions_server_address,
         main,
         listens,

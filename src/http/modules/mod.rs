@@ -141,6 +141,10 @@ modules_with_settings! {
     browser,
     /// `cors`.
     cors,
+    /// `limit_req`.
+    limit_req,
+    /// `limit_conn`.
+    limit_conn,
     /// `stub_status`.
     stub_status,
     /// `degradation`.
@@ -158,6 +162,10 @@ pub struct Notes {
     pub real_ip: realip::Note,
     /// The client's identifier, once a variable or the filter asked for it.
     pub user_id: userid::Note,
+    /// What `limit_req` has decided.
+    pub limit_req: limit_req::Note,
+    /// What `limit_conn` has decided, and the request's places in its zones.
+    pub limit_conn: limit_conn::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.
@@ -218,4 +226,6 @@ static VARIABLES: &[&[VariableEntry]] = &[
     userid::VARIABLES,
     browser::VARIABLES,
     stub_status::VARIABLES,
+    limit_req::VARIABLES,
+    limit_conn::VARIABLES,
 ];

@@ -186,6 +186,7 @@ impl Client {
             State::Active(active) => match active.waiting {
                 Waiting::Upstream => self.on_relay_deadline(key, res),
                 Waiting::Tunnel => Fate::Close,
+                Waiting::Delay => self.end_delay(key, res),
                 Waiting::Body => self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res),
                 // The pool answers in its own time.
                 Waiting::Answer(_) | Waiting::Nothing => {

@@ -103,6 +103,8 @@ pub enum Waiting {
     Nothing,
     /// The answer of the pool to a need of the exchange.
     Answer(JobId),
+    /// A time (`limit_req`).
+    Delay,
     /// The request body.
     Body,
     /// The upstream's response.

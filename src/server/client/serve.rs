@@ -53,7 +53,9 @@ impl Client {
             if active.waiting == Waiting::Tunnel {
                 return self.pump_tunnel(key, res);
             }
-            if self.flags.read_closed && self.on_client_gone(res) == Fate::Close {
+            if self.flags.read_closed
+                && (self.left_while_delayed(res) || self.on_client_gone(res) == Fate::Close)
+            {
                 return Fate::Close;
             }
         }
@@ -405,6 +407,11 @@ impl Client {
                     }
                 }
             }
+            Need::Delay(ms) => {
+                active.waiting = Waiting::Delay;
+                self.set_deadline(res.env.now.monotonic_ms.saturating_add(ms));
+                None
+            }
             Need::Directory => {
                 let exchange = &active.exchange;
                 match res.files.read_directory(&exchange.path, exchange.root_length, MAX_DIRECTORY_ENTRIES) {
@@ -436,6 +443,28 @@ impl Client {
     fn await_job(&mut self, active: &mut Active, job: JobId, key: ClientKey, res: &mut Resources) {
         res.jobs.insert(job, key);
         active.waiting = Waiting::Answer(job);
+    }
+
+    /// The time that the request had to wait is over.
+    pub fn end_delay(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let Some(active) = self.take_state() else { return Fate::Keep };
+        match self.drive(active, Some(Answer::Delay), key, res) {
+            // Whatever came in meanwhile waits behind this request.
+            Fate::Keep => self.read_on(key, res),
+            Fate::Close => Fate::Close,
+        }
+    }
+
+    /// Whether the client has gone while its request waits for its time: as in nginx nobody is served then.
+    fn left_while_delayed(&mut self, res: &mut Resources) -> bool {
+        let State::Active(active) = &mut self.state else { return false };
+        if active.waiting != Waiting::Delay {
+            return false;
+        }
+        let message = format_args!("client prematurely closed connection while its request was delayed");
+        active.exchange.log_in_scope(&mut res.env, Level::Info, message);
+        active.exchange.response.status = Status(499);
+        true
     }
 
     /// Takes what the pool has yielded for this connection.

@@ -19,7 +19,7 @@ pub mod upstream_names;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
@@ -92,7 +92,11 @@ pub struct Worker {
     clock: Clock,
 }
 
-/// The worker's clock: monotonic milliseconds count from its start.
+/// When the first worker of the process started.
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// The worker's clock: monotonic milliseconds count from the start of the process's first worker, so that times in
+/// zones mean the same to all.
 struct Clock {
     start: Instant,
     /// Monotonic time never begins at 0, so that 0 can stand for "never".
@@ -113,7 +117,7 @@ impl Clock {
 impl Worker {
     fn new(boot: WorkerBoot) -> Option<Worker> {
         let registry = boot.poll.registry().try_clone().ok()?;
-        let clock = Clock { start: Instant::now(), base_ms: 1000 };
+        let clock = Clock { start: *START.get_or_init(Instant::now), base_ms: 1000 };
         let now = clock.now();
         let waker = boot.waker.clone();
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
