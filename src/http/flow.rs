@@ -3,6 +3,7 @@
 use crate::message::Status;
 
 use super::file::{DirectoryListing, FileAnswer, FileFailure, Want};
+use super::modules::auth_basic::PasswordAnswer;
 use super::site::LocationId;
 use super::upstream_call::UpstreamFailure;
 
@@ -34,6 +35,8 @@ pub enum Need {
     Directory,
     /// Read the request body as [`super::exchange::Exchange::body_reading`] says.
     RequestBody,
+    /// Check the password that [`super::modules::Notes::password`] asks about.
+    Password,
     /// Come back after so many milliseconds.
     Delay(u64),
     /// Pass the request on as [`super::upstream_call::Passed::call`] says.
@@ -49,6 +52,8 @@ pub enum Answer {
     Directory(Result<DirectoryListing, FileFailure>),
     /// For [`Need::RequestBody`]: it is in [`super::exchange::Exchange::request_body`], or the status to refuse with.
     RequestBody(Result<(), Status>),
+    /// For [`Need::Password`].
+    Password(PasswordAnswer),
     /// For [`Need::Delay`]: the time is over.
     Delay,
     /// For [`Need::Upstream`]: the head is in [`super::upstream_call::Passed::response`], or what went wrong.

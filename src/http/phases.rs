@@ -79,7 +79,7 @@ pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<An
             Stage::FindLocation => find_location(exchange, context),
             Stage::Rewrite => rewrite::run(exchange, context, answer.take()),
             Stage::PreAccess => pre_access(exchange, context, answer.take()),
-            Stage::Access => access::handle(exchange, context),
+            Stage::Access => access::handle(exchange, context, answer.take()),
             Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
             Stage::Content(number) => content(exchange, context, number, answer.take()),
         };

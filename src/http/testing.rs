@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::base::clock::{Now, RenderedDates};
 use crate::base::log::LogQueue;
+use crate::base::password;
 use crate::conf::files::MemoryFiles;
 use crate::conf::render;
 use crate::message::{Fields, RequestHead, ResponseFraming, Status};
@@ -35,6 +36,7 @@ use super::file::{
     FileKind, OpenFile, Validators, Want,
 };
 use super::flow::{Answer, Need, Step};
+use super::modules::auth_basic::PasswordAnswer;
 use super::modules::headers;
 use super::site::{AddressId, SiteHandle};
 use super::upstream_call::{Attempt, Call, CallBody, Passed, Protocol, Target, UpstreamFailure};
@@ -302,6 +304,7 @@ impl World {
                     Answer::RequestBody(Ok(()))
                 }
                 Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
+                Step::Need(Need::Password) => Answer::Password(self.check_password(&exchange)),
                 Step::Need(Need::Delay(ms)) => {
                     self.env.now.monotonic_ms += ms;
                     Answer::Delay
@@ -413,6 +416,19 @@ impl World {
             .messages()
             .map(|message| format!("[{}] {}", message.level.name(), line(message.text)))
             .collect()
+    }
+
+    fn check_password(&self, exchange: &Exchange) -> PasswordAnswer {
+        let question = exchange.notes.password.as_deref().expect("a question");
+        let file = match self.nodes.get(&question.path) {
+            Some(Node::File(file, _)) => &file.content,
+            Some(Node::Failure(errno)) => return PasswordAnswer::Failed(*errno),
+            _ => return PasswordAnswer::Failed(2),
+        };
+        match password::find_hash(file, &question.user) {
+            None => PasswordAnswer::UnknownUser,
+            Some(hash) => PasswordAnswer::of(password::check(hash, &question.password)),
+        }
     }
 
     fn look(&mut self, path: &[u8], want: Want) -> FileAnswer {

@@ -6,6 +6,7 @@ pub mod files;
 pub mod listeners;
 pub mod logs;
 pub mod names;
+pub mod passwords;
 pub mod pool;
 pub mod relay;
 pub mod runtime;

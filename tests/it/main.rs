@@ -5,6 +5,7 @@
 mod util;
 
 mod access_log;
+mod auth_basic;
 mod autoindex;
 mod balancing;
 mod bodies;

@@ -8,9 +8,11 @@ use crate::conf::context as places;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::source::{IncludeId, Span};
 use crate::http::build::Scope;
+use crate::http::build::arguments::milliseconds;
 use crate::http::context::Context;
 use crate::http::exchange::{Endpoint, Exchange};
-use crate::http::flow::Flow;
+use crate::http::flow::{Answer, Flow, Need};
+use crate::http::modules::auth_basic;
 use crate::http::modules::core::Satisfy;
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
@@ -24,6 +26,9 @@ settings! {
         /// Lets clients with these addresses pass.
         rules: Rules = Rules::default(), inherit;
             "allow" RULED, Arity::exactly(1), default "", with set_allow;
+        /// How long a refusal for want of a password waits, in milliseconds.
+        auth_delay: u64 = 0, inherit;
+            "auth_delay" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0s", once milliseconds;
     }
     also {
         /// Refuses clients with these addresses.
@@ -80,55 +85,103 @@ fn add_rule<'a>(
 }
 
 /// What one rule of the access phase says.
-enum Verdict {
+pub enum Verdict {
     /// It has nothing to say here.
     Abstain,
     /// Let it pass.
     Allow,
-    /// Refuse it, unless `satisfy any` and another rule lets it pass.
+    /// Refuse it by the client's address, unless `satisfy any` and another rule lets it pass.
+    Forbid,
+    /// The same with this status.
     Refuse(Status),
+    /// It has to know something first; it is asked again with the answer.
+    Need(Need),
 }
+
+/// A rule: called with `None` first, then with the answer to each need that it named.
+type Check = fn(&mut Exchange, &mut Context, Option<Answer>) -> Verdict;
 
 /// The rules of the access phase, in order: the cheapest first, those that ask the client for something last.
-const CHECKS: &[fn(&mut Exchange, &mut Context) -> Verdict] = &[by_address];
+const CHECKS: &[Check] = &[by_address, auth_basic::by_password];
+
+/// Where the access phase stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Running {
+    /// The rule that is asked next.
+    check: u8,
+    /// What the rules so far refuse with (`satisfy any`), or all of them (`auth_delay`).
+    refusal: Option<Status>,
+    /// Whether the refusal waits for its time.
+    is_delayed: bool,
+}
 
 /// Asks all of them (`satisfy all`), or as many as it takes until one lets the request pass (`satisfy any`).
-pub fn handle(exchange: &mut Exchange, context: &mut Context) -> Flow {
+pub fn handle(exchange: &mut Exchange, context: &mut Context, mut answer: Option<Answer>) -> Flow {
+    if exchange.notes.access.is_delayed {
+        return end(exchange);
+    }
     let any = exchange.scope(context).settings.core.satisfy == Satisfy::Any;
-    let mut refusal = None;
-    for check in CHECKS {
-        match check(exchange, context) {
-            Verdict::Abstain => {}
-            Verdict::Allow if any => return Flow::Next,
-            Verdict::Allow => {}
-            Verdict::Refuse(status) => {
-                if !any {
-                    log_refusal(exchange, context, status);
-                    return Flow::Status(status);
-                }
-                // A client that may prove itself is told so, whatever else was said.
-                if refusal != Some(Status::UNAUTHORIZED) {
-                    refusal = Some(status);
-                }
+    while let Some(check) = CHECKS.get(usize::from(exchange.notes.access.check)) {
+        let verdict = check(exchange, context, answer.take());
+        let refusal = match verdict {
+            Verdict::Need(need) => return Flow::Need(need),
+            Verdict::Abstain => None,
+            Verdict::Allow if any => {
+                // Rules before this one may have asked for a password.
+                exchange.response.fields.remove(b"WWW-Authenticate");
+                exchange.response.fields.remove(b"Proxy-Authenticate");
+                exchange.notes.access = Running::default();
+                return Flow::Next;
             }
+            Verdict::Allow => None,
+            Verdict::Forbid => {
+                if !any {
+                    log_forbidden(exchange, context);
+                }
+                Some(Status::FORBIDDEN)
+            }
+            Verdict::Refuse(status) => Some(status),
+        };
+        let running = &mut exchange.notes.access;
+        running.check += 1;
+        // A client that may prove itself is told so, whatever else was said.
+        if refusal.is_some() && !running.refusal.is_some_and(asks_for_password) {
+            running.refusal = refusal;
+        }
+        if refusal.is_some() && !any {
+            break;
         }
     }
-    match refusal {
+    let Some(status) = exchange.notes.access.refusal else { return end(exchange) };
+    if any && status == Status::FORBIDDEN {
+        log_forbidden(exchange, context);
+    }
+    let delay_ms = exchange.scope(context).settings.access.auth_delay;
+    if delay_ms > 0 && asks_for_password(status) {
+        exchange.log(context, Level::Info, format_args!("delaying unauthorized request"));
+        exchange.notes.access.is_delayed = true;
+        return Flow::Need(Need::Delay(delay_ms));
+    }
+    end(exchange)
+}
+
+/// Leaves the phase with what was decided; it begins anew after an internal redirect.
+fn end(exchange: &mut Exchange) -> Flow {
+    match std::mem::take(&mut exchange.notes.access).refusal {
         None => Flow::Next,
-        Some(status) => {
-            log_refusal(exchange, context, status);
-            Flow::Status(status)
-        }
+        Some(status) => Flow::Status(status),
     }
 }
 
-fn log_refusal(exchange: &mut Exchange, context: &mut Context, status: Status) {
-    if status == Status::FORBIDDEN {
-        exchange.log(context, Level::Error, format_args!("access forbidden by rule"));
-    }
+fn asks_for_password(status: Status) -> bool {
+    matches!(status, Status::UNAUTHORIZED | Status::PROXY_AUTHENTICATION_REQUIRED)
 }
 
-fn by_address(exchange: &mut Exchange, context: &mut Context) -> Verdict {
+fn log_forbidden(exchange: &mut Exchange, context: &mut Context) {
+    exchange.log(context, Level::Error, format_args!("access forbidden by rule"));
+}
+
+fn by_address(exchange: &mut Exchange, context: &mut Context, _: Option<Answer>) -> Verdict {
     let rules = &exchange.scope(context).settings.access.rules.list;
     if rules.is_empty() {
         return Verdict::Abstain;
@@ -140,7 +193,7 @@ fn by_address(exchange: &mut Exchange, context: &mut Context) -> Verdict {
     match rules.find(peer) {
         None => Verdict::Abstain,
         Some(true) => Verdict::Allow,
-        Some(false) => Verdict::Refuse(Status::FORBIDDEN),
+        Some(false) => Verdict::Forbid,
     }
 }
 

@@ -95,8 +95,10 @@ modules_with_settings! {
     types,
     /// `rewrite`, `return`, `if`, `set`, `break`.
     rewrite,
-    /// `allow`, `deny`, `satisfy`.
+    /// `allow`, `deny`, `auth_delay`, and the access phase.
     access,
+    /// `auth_basic`.
+    auth_basic,
     /// `try_files`.
     try_files,
     /// `client_body_*`.
@@ -166,6 +168,10 @@ pub struct Notes {
     pub limit_req: limit_req::Note,
     /// What `limit_conn` has decided, and the request's places in its zones.
     pub limit_conn: limit_conn::Note,
+    /// Where the access phase stands.
+    pub access: access::Running,
+    /// The password that is asked about.
+    pub password: auth_basic::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.

@@ -9,6 +9,7 @@ use rustix::net::RecvFlags;
 use crate::base::level::Level;
 use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
+use crate::http::modules::auth_basic::PasswordAnswer;
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
@@ -407,6 +408,7 @@ impl Client {
                     }
                 }
             }
+            Need::Password => self.ask_password(active, key, res).map(Answer::Password),
             Need::Delay(ms) => {
                 active.waiting = Waiting::Delay;
                 self.set_deadline(res.env.now.monotonic_ms.saturating_add(ms));
@@ -437,6 +439,30 @@ impl Client {
                 self.set_deadline(res.env.now.monotonic_ms + timeout);
                 None
             }
+        }
+    }
+
+    /// Answers about a password that was right a moment ago; others are for the pool.
+    fn ask_password(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Option<PasswordAnswer> {
+        let Some(question) = active.exchange.notes.password.as_deref() else {
+            debug_assert!(false, "who needs an answer has a question");
+            return Some(PasswordAnswer::Busy);
+        };
+        if res.passwords.is_known(question, res.env.now.monotonic_ms) {
+            return Some(PasswordAnswer::Right);
+        }
+        let place = res.passwords.place();
+        match place.map(|place| res.files.check_password(question.clone(), place)) {
+            Some(Ok(job)) => {
+                self.await_job(active, job, key, res);
+                None
+            }
+            _ => Some(PasswordAnswer::Busy),
         }
     }
 
@@ -506,6 +532,12 @@ impl Client {
         let answer = match completion {
             Completion::Opened(answer) => Answer::File(answer),
             Completion::Listed(listing) => Answer::Directory(listing),
+            Completion::Password(checked) => {
+                if let Some(question) = active.exchange.notes.password.as_deref() {
+                    res.passwords.remember(question, &checked, res.env.now.monotonic_ms);
+                }
+                Answer::Password(checked.answer)
+            }
             _ => return Fate::Keep,
         };
         match self.take_state() {

@@ -47,6 +47,8 @@ use crate::http::file::{
     DirectoryListing, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileKind, FileOptions,
     FileRequest, Symlinks, Want,
 };
+use crate::http::modules::auth_basic::Question;
+use crate::server::passwords::{self, CheckedPassword, Place};
 use crate::server::pool::{JobId, Mailbox, Panicked, QueueFull};
 use opened::{Body, OpenedFile};
 use opening::{Found, OpenError, Patience, Stamp};
@@ -99,6 +101,8 @@ pub enum Completion {
     Written(io::Result<Vec<u8>>),
     /// A finished file got its name.
     Published(io::Result<()>),
+    /// A password was checked.
+    Password(CheckedPassword),
 }
 
 /// What a thread of the pool hands back.
@@ -110,6 +114,7 @@ enum Finished {
     TemporaryCreated(io::Result<TemporaryFile>),
     Written(io::Result<Vec<u8>>),
     Published(io::Result<()>),
+    Password(CheckedPassword),
 }
 
 /// What a job that is under way is for.
@@ -121,6 +126,7 @@ enum Waiting {
     CreateTemporary,
     Write,
     Publish,
+    Password,
 }
 
 /// The pool's mailbox for one worker's file jobs.
@@ -212,6 +218,15 @@ impl Files {
     /// Gives a finished file its name.
     pub fn publish(&mut self, publication: Publication) -> Result<JobId, QueueFull> {
         self.submit(Waiting::Publish, move || Finished::Published(publication.run()))
+    }
+
+    /// Has a password checked.
+    pub fn check_password(&mut self, question: Question, place: Place) -> Result<JobId, QueueFull> {
+        self.submit(Waiting::Password, move || {
+            let checked = passwords::check(&question);
+            drop(place);
+            Finished::Password(checked)
+        })
     }
 
     /// Nobody waits for this job any more: its result is dropped when it comes, with what it has open.
@@ -476,6 +491,7 @@ impl Files {
             Finished::TemporaryCreated(result) => Completion::TemporaryCreated(result),
             Finished::Written(result) => Completion::Written(result),
             Finished::Published(result) => Completion::Published(result),
+            Finished::Password(checked) => Completion::Password(checked),
         }
     }
 
@@ -528,5 +544,6 @@ fn broken(waiting: &Waiting) -> Finished {
         Waiting::CreateTemporary => Finished::TemporaryCreated(Err(error())),
         Waiting::Write => Finished::Written(Err(error())),
         Waiting::Publish => Finished::Published(Err(error())),
+        Waiting::Password => Finished::Password(passwords::broken()),
     }
 }

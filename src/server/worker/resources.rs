@@ -16,6 +16,7 @@ use crate::message::RequestHead;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::names::{Names, Ticket};
+use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
@@ -48,6 +49,8 @@ pub struct Resources {
     pub env: Env,
     /// The caches of files.
     pub files: Files,
+    /// Right passwords of the last moments.
+    pub passwords: Passwords,
     /// What `recv` writes to. An idle connection owns no buffer.
     pub input: Vec<u8>,
     /// Responses gathered in this turn.
@@ -111,6 +114,7 @@ impl Resources {
             registry,
             site,
             files,
+            passwords: Passwords::default(),
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
