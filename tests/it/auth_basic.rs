@@ -20,7 +20,7 @@ fn value(credentials: &str) -> String {
             char::from(ALPHABET[usize::from(value)])
         })
         .collect();
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     format!("Basic {text}")
