@@ -48,6 +48,12 @@ pub trait Files {
     /// The whole content of one file, at most [`MAX_FILE_SIZE`] bytes.
     fn read(&mut self, path: &str) -> Result<Vec<u8>, FileError>;
 
+    /// The whole content of a file that is no configuration text (a database, ...): as it is now, never a copy that was
+    /// kept to start again from.
+    fn read_data(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
+        self.read(path)
+    }
+
     /// The files that a pattern (see [`glob`]) names, in byte order. None is no error.
     fn glob(&mut self, pattern: &str) -> Result<Vec<String>, FileError>;
 }

@@ -2,7 +2,7 @@
 
 use super::invocation::Paths;
 use crate::conf::diagnostics::{Diagnostics, Severity};
-use crate::conf::files::MemoryFiles;
+use crate::conf::files::{FileError, Files, MemoryFiles};
 use crate::conf::log_list::LogList;
 use crate::conf::render::{self, Style};
 use crate::conf::source::{Origin, SourceMap};
@@ -57,6 +57,23 @@ fn style() -> Style {
     Style { colour: std::io::stderr().is_terminal(), ..Style::rich() }
 }
 
+/// Text that was kept; what is no text comes from disk, since it is too much to keep.
+struct KeptFiles(MemoryFiles);
+
+impl Files for KeptFiles {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
+        self.0.read(path)
+    }
+
+    fn read_data(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
+        ConfigFiles.read_data(path)
+    }
+
+    fn glob(&mut self, pattern: &str) -> Result<Vec<String>, FileError> {
+        self.0.glob(pattern)
+    }
+}
+
 /// How host names of the configuration are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {
@@ -100,16 +117,11 @@ impl Source {
         for (path, text) in &text.files {
             files.insert(path.clone(), text.clone());
         }
-        let built = self.build(&mut files, Names::LookUp, None);
+        let built = self.build(&mut KeptFiles(files), Names::LookUp, None);
         built.site.ok_or_else(|| errors(&built.diagnostics, &built.sources))
     }
 
-    fn build(
-        &self,
-        files: &mut dyn crate::conf::files::Files,
-        names: Names,
-        before: Option<&LogList>,
-    ) -> Built {
+    fn build(&self, files: &mut dyn Files, names: Names, before: Option<&LogList>) -> Built {
         let prefix = format!("{}/", self.paths.prefix.to_string_lossy().trim_end_matches('/'));
         build(
             files,

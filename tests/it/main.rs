@@ -17,6 +17,7 @@ mod diagnostics;
 mod error_log;
 mod error_pages;
 mod geo;
+mod geo_mmdb;
 mod harness;
 mod headers;
 mod hostile;

@@ -69,6 +69,8 @@ pub struct Builder {
     pub upstream: Option<Box<UpstreamDraft>>,
     /// Addresses that requests are passed on to, equal ones once; the site has a group for each.
     pub passes: Vec<PassAddress>,
+    /// Databases to be read when all text has been.
+    pub databases: Vec<modules::geo_mmdb::Wanted>,
     /// Zones, by number.
     pub zones: ZoneDrafts,
     /// Scopes; each gets its number when it is read and its settings when all is merged.

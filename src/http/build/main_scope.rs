@@ -16,7 +16,7 @@ use crate::conf::parser::Reader;
 use crate::conf::source::{Origin, SourceMap};
 use crate::conf::tree::{self, Word};
 use crate::conf::values;
-use crate::http::modules::log;
+use crate::http::modules::{geo_mmdb, log};
 use crate::http::site::Site;
 
 use super::builder::Resolve;
@@ -58,7 +58,7 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
         Some(slash) => &options.path[..=slash],
         None => options.prefix,
     };
-    let mut reader = Reader::new(files, conf_prefix);
+    let mut reader = Reader::new(&mut *files, conf_prefix);
     let mut tree = reader.read_text("-g", options.command_line.as_bytes(), Origin::CommandLine);
     tree.extend(reader.read_file(options.path));
     let parsed = reader.finish(tree);
@@ -85,6 +85,7 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
     if !scope.seen.contains("events") && !scope.builder.diagnostics.has_errors() {
         scope.builder.diagnostics.push(Diagnostic::error("no \"events\" section in configuration"));
     }
+    geo_mmdb::read_databases(&mut scope.builder, files);
     let site = finish::finish(scope.main, scope.http, &mut scope.builder);
     report_without_meaning(&mut scope.builder);
     let diagnostics = std::mem::take(&mut scope.builder.diagnostics);

@@ -131,6 +131,8 @@ modules_with_settings! {
     split_clients,
     /// `geo`.
     geo,
+    /// `geo_mmdb`.
+    geo_mmdb,
     /// `set_real_ip_from`, `real_ip_header`.
     realip,
     /// `valid_referers`.
