@@ -267,7 +267,7 @@ pub struct Passed {
     pub error: Option<&'static str>,
     /// The address that variables gave for the call.
     pub computed: Option<PassUrl>,
-    /// The peer of the last try, and its group.
+    /// The peer of the last try, where its group keeps sessions.
     pub via: Option<Via>,
     /// Recycled memory for the next call's head.
     pub spare: Vec<u8>,

@@ -14,7 +14,7 @@ use super::balance::{Question, ketama::Ring};
 use super::peer::{Peer, PeerAddress, Tried};
 use super::plan::{GroupPlan, Keepalive, Method, PeerPlan, PlanAddress, StickyPlan, Zone};
 use super::slots::{Availability, Slots};
-use super::state::{PeerState, Standing, USUAL_CONNECT_MS, USUAL_HEADER_MS};
+use super::state::{Health, PeerState, Standing, USUAL_CONNECT_MS, USUAL_HEADER_MS};
 use super::sticky::Sessions;
 
 /// See the module's documentation.
@@ -410,8 +410,8 @@ impl Group {
     /// What a health check found. An unhealthy peer is not asked, even if it is the last one: that was asked for.
     pub fn set_healthy(&self, peer: &Peer, healthy: bool, now_ms: u64) {
         let _inner = self.lock();
-        peer.state.set_healthy(healthy, now_ms);
-        if healthy && peer.state.standing() != Standing::Good {
+        let health = if healthy { Health::Healthy } else { Health::Unhealthy };
+        if peer.state.set_health(health, now_ms) && peer.state.standing() != Standing::Good {
             peer.state.return_at(now_ms);
         }
     }

@@ -14,6 +14,8 @@
 
 pub mod balance;
 mod group;
+pub mod health;
+pub mod match_rules;
 pub mod names;
 pub mod patience;
 pub mod peer;

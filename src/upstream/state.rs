@@ -4,7 +4,7 @@
 //! A peer's standing changes under the lock of its group only; times and counts are added up without one, so that a
 //! lost update among workers at the same moment is possible where a mean is concerned, never where something is counted.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::patience::Patience;
 
@@ -35,6 +35,18 @@ pub enum Standing {
     Trial = 2,
 }
 
+/// What health checks take a peer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Health {
+    /// None has found anything yet.
+    Unknown = 0,
+    /// It passes.
+    Healthy = 1,
+    /// It fails, or has yet to pass for the first time.
+    Unhealthy = 2,
+}
+
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub struct PeerState {
@@ -49,8 +61,8 @@ pub struct PeerState {
     due_ms: AtomicU64,
     /// When it came back; 0 for never. `slow_start` counts from here.
     returned_ms: AtomicU64,
-    /// The health check takes it for dead.
-    unhealthy: AtomicBool,
+    /// What the health check takes it for: a [`Health`].
+    health: AtomicU8,
     in_flight: AtomicU32,
     /// Sum of the times at which the attempts in flight began.
     began_sum_ms: AtomicU64,
@@ -146,15 +158,28 @@ impl PeerState {
         fails.saturating_add(1)
     }
 
-    /// Whether the health check has nothing against it.
-    pub fn is_healthy(&self) -> bool {
-        !self.unhealthy.load(Relaxed)
+    /// What health checks found.
+    pub fn health(&self) -> Health {
+        match self.health.load(Relaxed) {
+            1 => Health::Healthy,
+            2 => Health::Unhealthy,
+            _ => Health::Unknown,
+        }
     }
 
-    pub(super) fn set_healthy(&self, healthy: bool, now_ms: u64) {
-        if self.unhealthy.swap(!healthy, Relaxed) && healthy {
+    /// Whether health checks have nothing against it.
+    pub fn is_healthy(&self) -> bool {
+        self.health() != Health::Unhealthy
+    }
+
+    /// Whether it was unhealthy before and is not now.
+    pub(super) fn set_health(&self, health: Health, now_ms: u64) -> bool {
+        let before = self.health.swap(health as u8, Relaxed);
+        let is_back = before == Health::Unhealthy as u8 && health != Health::Unhealthy;
+        if is_back {
             self.returned_ms.store(now_ms.max(1), Relaxed);
         }
+        is_back
     }
 
     /// Attempts that are under way.

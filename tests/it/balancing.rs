@@ -109,3 +109,114 @@ fn turns_come_in_nginx_s_order() {
     // Nothing is under way between two requests: equals go by turns.
     compare("least_conn", Method::LeastConn, turns());
 }
+
+/// Thalweg with `upstream u` of three servers, each of which answers with its port.
+fn three(lines: &str, location: &str) -> Server {
+    let mut text = format!(
+        "upstream u {{ {lines} server 127.0.0.1:{{port2}}; server 127.0.0.1:{{port3}}; server 127.0.0.1:{{port4}}; }}
+         server {{ listen {{port}}; location / {{ proxy_pass http://u; {location} }} }}"
+    );
+    for port in 2..=4 {
+        text.push_str(&format!(" server {{ listen 127.0.0.1:{{port{port}}}; return 200 $server_port; }}"));
+    }
+    Server::start(&text)
+}
+
+#[test]
+fn a_group_s_servers_take_turns() {
+    let server = three("", "");
+    let ports: Vec<String> = (0..6).map(|_| crate::util::get(server.port(), "/").text()).collect();
+    assert_eq!(ports[..3], ports[3..], "one round like the other");
+    assert_eq!(ports.iter().collect::<std::collections::HashSet<_>>().len(), 3);
+}
+
+#[test]
+fn a_key_goes_to_one_server() {
+    let server = three("hash $arg_k consistent;", "");
+    let port = |path: &str| crate::util::get(server.port(), path).text();
+    let mut seen = std::collections::HashSet::new();
+    for key in 0..30 {
+        let path = format!("/?k={key}");
+        let first = port(&path);
+        assert_eq!(port(&path), first);
+        seen.insert(first);
+    }
+    assert_eq!(seen.len(), 3);
+}
+
+#[test]
+fn a_cookie_keeps_a_session_with_its_server() {
+    let server = three("sticky cookie srv expires=1h httponly path=/;", "");
+    let first = crate::util::get(server.port(), "/");
+    let line = first.header("Set-Cookie").expect("a cookie").to_owned();
+    let (value, attributes) = line.split_once("; expires=").expect("a date");
+    assert!(attributes.ends_with("; max-age=3600; httponly; path=/"), "{line}");
+    assert!(value.starts_with("srv=") && value.len() == 4 + 32, "{line}");
+    for _ in 0..5 {
+        let again = crate::util::request(server.port(), "GET", "/", &[("Cookie", value)]);
+        assert_eq!(again.text(), first.text());
+        assert_eq!(
+            again.header("Set-Cookie").and_then(|line| line.split_once("; ")).map(|pair| pair.0),
+            Some(value)
+        );
+    }
+}
+
+#[test]
+fn a_session_is_learned_from_what_the_server_says() {
+    let text = "upstream u { sticky learn create=$upstream_cookie_id lookup=$cookie_id zone=s:1m;
+                             server 127.0.0.1:{port2}; server 127.0.0.1:{port3}; }
+         server { listen {port}; location / { proxy_pass http://u; } }
+         server { listen 127.0.0.1:{port2}; listen 127.0.0.1:{port3};
+                  add_header Set-Cookie id=of-$server_port; return 200 $server_port; }";
+    let server = Server::start(text);
+    let first = crate::util::get(server.port(), "/").text();
+    let cookie = format!("id=of-{first}");
+    for _ in 0..5 {
+        let again = crate::util::request(server.port(), "GET", "/", &[("Cookie", &cookie)]);
+        assert_eq!(again.text(), first);
+    }
+}
+
+#[test]
+fn a_server_that_refuses_is_passed_by() {
+    let text = "upstream u { server 127.0.0.1:{port2}; server 127.0.0.1:{port3}; server 127.0.0.1:{port4} backup; }
+         server { listen {port}; location / { proxy_pass http://u; add_header X-Tried $upstream_addr always; } }
+         server { listen 127.0.0.1:{port3}; return 200 up; } server { listen 127.0.0.1:{port4}; return 200 backup; }";
+    let server = Server::start(text);
+    let tried: Vec<usize> = (0..10)
+        .map(|_| {
+            let response = crate::util::get(server.port(), "/");
+            assert_eq!(response.text(), "up");
+            response.header("X-Tried").expect("the tries").split(", ").count()
+        })
+        .collect();
+    assert_eq!(
+        tried.iter().filter(|tries| **tries == 2).count(),
+        1,
+        "tried once, then left alone: {tried:?}"
+    );
+}
+
+#[test]
+fn a_group_without_a_server_that_answers_is_a_502() {
+    let text = "upstream u { server 127.0.0.1:{port2}; server 127.0.0.1:{port3} down; }
+         server { listen {port}; location / { proxy_pass http://u; } }";
+    let server = Server::start(text);
+    for _ in 0..5 {
+        assert_eq!(crate::util::get(server.port(), "/").status, 502);
+    }
+}
+
+#[test]
+fn a_route_in_the_request_names_the_server() {
+    let text = "upstream u { sticky route $arg_r; server 127.0.0.1:{port2} route=a; server 127.0.0.1:{port3} route=b drain; }
+         server { listen {port}; location / { proxy_pass http://u; } }
+         server { listen 127.0.0.1:{port2}; return 200 a; } server { listen 127.0.0.1:{port3}; return 200 b; }";
+    let server = Server::start(text);
+    for (path, answer) in
+        [("/?r=b", "b"), ("/?r=a", "a"), ("/", "a"), ("/?r=c", "a"), ("/?r=b", "b"), ("/", "a")]
+    {
+        assert_eq!(crate::util::get(server.port(), path).text(), answer, "{path}");
+    }
+}

@@ -18,6 +18,7 @@ use crate::http::site::{Location, LocationId};
 use crate::http::upstream_call::{PassAddress, PassId};
 use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
 use crate::http::zones::ZoneDrafts;
+use crate::upstream::match_rules::MatchSlot;
 
 use super::servers::ServerDraft;
 
@@ -67,6 +68,8 @@ pub struct Builder {
     pub upstreams: Vec<UpstreamDraft>,
     /// The `upstream` block that is being read.
     pub upstream: Option<Box<UpstreamDraft>>,
+    /// `match` blocks by name, those that are only mentioned included.
+    pub matches: HashMap<Box<[u8]>, MatchMention>,
     /// Addresses that requests are passed on to, equal ones once; the site has a group for each.
     pub passes: Vec<PassAddress>,
     /// Databases to be read when all text has been.
@@ -90,7 +93,33 @@ pub struct SiteRegex {
     pub named: Box<[(VariableId, u16)]>,
 }
 
+/// A `match` block, or the mention of one: either may come first.
+#[derive(Default)]
+pub struct MatchMention {
+    /// Its rules.
+    pub rules: Arc<MatchSlot>,
+    /// Where it was mentioned first.
+    pub mentioned: Option<(Span, IncludeId)>,
+}
+
 impl Builder {
+    /// The `match` block of this name, wherever it stands.
+    pub fn match_mention(&mut self, name: &[u8]) -> &mut MatchMention {
+        self.matches.entry(name.into()).or_default()
+    }
+
+    /// Reports names of `match` blocks that are not there.
+    pub fn report_unknown_matches(&mut self) {
+        let mut unknown: Vec<_> = std::mem::take(&mut self.matches)
+            .into_iter()
+            .filter(|(_, mention)| mention.rules.get().is_none())
+            .filter_map(|(name, mention)| Some((mention.mentioned?, name)))
+            .collect();
+        unknown.sort_by_key(|((span, _), _)| span.start);
+        for ((span, include), name) in unknown {
+            self.error_at(span, include, format!("unknown match \"{}\"", String::from_utf8_lossy(&name)));
+        }
+    }
     /// Takes what is wrong with a directive; where a `;` seems to be missing, the place is shown.
     pub fn report(&mut self, diagnostic: Diagnostic, directive: &tree::Directive) {
         let diagnostic = match diagnostic.severity {

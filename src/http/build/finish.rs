@@ -39,6 +39,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
             frozen_servers.push(freeze_server(builder, draft, &around, ServerId(index as u32)));
         }
     }
+    builder.report_unknown_matches();
     add_default_listens(builder, &mut servers);
     let listens = gather_listens(builder, &servers);
     let addresses = gather_addresses(builder, &listens, &servers);

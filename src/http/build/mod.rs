@@ -9,7 +9,7 @@ mod main_scope;
 mod reference;
 mod servers;
 
-pub use builder::{Builder, SiteRegex};
+pub use builder::{Builder, MatchMention, SiteRegex};
 pub use locations::{LocationDraft, LocationHead, add_if_scope};
 pub use main_scope::{BuildOptions, Built, build};
 pub use reference::reference;

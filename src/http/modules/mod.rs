@@ -157,6 +157,8 @@ modules_with_settings! {
     resolver,
     /// `upstream` and what stands in it.
     upstream,
+    /// `health_check` and `match`.
+    health_check,
     /// `access_log`, `log_format`, `error_log`.
     log,
 }

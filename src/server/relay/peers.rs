@@ -117,7 +117,8 @@ impl Relay {
         };
         let reused = pooled.is_some();
         let choice = Choice::started(group, peer, now_ms);
-        let via = Via { group: choice.group.clone(), peer: choice.peer.clone() };
+        // Only sessions ask for it.
+        let via = choice.group.plan().sticky.is_some().then(|| choice.via());
         let owner = Owner::Client(self.owner);
         let connection = match pooled {
             Some(mut connection) => {
@@ -152,7 +153,7 @@ impl Relay {
             }
         };
         if let Some(passed) = &mut exchange.upstream {
-            passed.via = Some(via);
+            passed.via = via;
         }
         let stage = if reused { Stage::Answering } else { Stage::Connecting };
         let overdue_ms = choice.overdue_at(stage, now_ms);
@@ -250,6 +251,10 @@ impl Choice {
     fn started(group: Arc<Group>, peer: Arc<Peer>, now_ms: u64) -> Choice {
         group.started(&peer, now_ms);
         Choice { group, peer, began_ms: now_ms }
+    }
+
+    fn via(&self) -> Via {
+        Via { group: self.group.clone(), peer: self.peer.clone() }
     }
 
     /// Its connection stands.
