@@ -45,8 +45,6 @@ pub enum Owner {
     Pool,
     /// The health check with this number.
     Probe(u32),
-    /// The resolver, for the query with this number.
-    Names(u32),
 }
 
 /// What is known of a socket.

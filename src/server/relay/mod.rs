@@ -32,6 +32,7 @@ pub mod links;
 pub mod outbound;
 mod owner;
 mod peers;
+pub mod probes;
 mod receiving;
 mod sending;
 mod store;

@@ -71,6 +71,13 @@ impl Wire {
         }
     }
 
+    /// A health check's GET is sent.
+    pub fn begin_probe(&mut self, head_bytes: usize) {
+        if let Wire::Http1(reader) = self {
+            reader.begin(Asked { head: false, upgrade: false, connect: false, head_bytes });
+        }
+    }
+
     /// The next event.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ use crate::server::listeners::WorkerListener;
 use crate::server::logs::{LogSinks, LogTime, OpenLogs};
 use crate::server::names::{Io, Names};
 use crate::server::relay::links::{LINK_BIT, LinkKey, Owner};
+use crate::server::relay::probes::Probes;
 use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
 use accept::Listener;
@@ -76,6 +77,8 @@ pub struct Worker {
     events: usize,
     /// The names of the site's groups; one worker looks after them for all.
     upstream_names: Option<UpstreamNames>,
+    /// Health checks; the same worker makes them.
+    probes: Option<Probes>,
     /// Whom the upstreams' events of the present round concern.
     owners: Vec<Owner>,
     /// Accepting rests: descriptors or places ran out.
@@ -149,6 +152,7 @@ impl Worker {
             sinks: LogSinks::new(std::process::id(), thread),
             events: 0,
             owners: Vec::new(),
+            probes: (boot.index == 0).then(Probes::default),
             upstream_names: (boot.index == 0).then(UpstreamNames::default),
             resting_until_ms: None,
             rest_was_logged: false,
@@ -227,6 +231,7 @@ impl Worker {
             self.take_commands();
         }
         self.look_up_names();
+        self.run_probes();
         self.run_resumed();
         self.run_ready();
         self.end_rest();
@@ -246,6 +251,7 @@ impl Worker {
             self.sinks.next_deadline(),
             self.resting_until_ms,
             self.res.names.next_deadline(),
+            self.probes.as_ref().and_then(|probes| probes.next_deadline(now_ms)),
             self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
@@ -261,7 +267,12 @@ impl Worker {
     fn on_upstream_event(&mut self, owner: Owner) {
         match owner {
             Owner::Client(key) => self.turn(key, Client::on_upstream_event),
-            Owner::Pool | Owner::Probe(_) | Owner::Names(_) => {}
+            Owner::Probe(number) => {
+                if let Some(probes) = &mut self.probes {
+                    probes.on_event(number, &mut self.res);
+                }
+            }
+            Owner::Pool => {}
         }
     }
 
@@ -338,6 +349,16 @@ impl Worker {
     fn with_names(&mut self, act: impl FnOnce(&mut Names, &mut Io)) {
         let Resources { names, env, registry, .. } = &mut self.res;
         act(names, &mut Io { registry, rng: &mut env.random, now_ms: env.now.monotonic_ms });
+    }
+
+    /// Begins health checks that are due.
+    fn run_probes(&mut self) {
+        let now_ms = self.res.env.now.monotonic_ms;
+        if let Some(probes) = &mut self.probes
+            && probes.next_deadline(now_ms).is_some_and(|deadline_ms| deadline_ms <= now_ms)
+        {
+            probes.run(&mut self.res);
+        }
     }
 
     /// Asks for names that are due, and hands out what was found.
@@ -433,6 +454,9 @@ impl Worker {
             upstream_names.configure(&self.res.site.upstreams, &mut self.res.names);
         }
         self.res.names.forget_unused();
+        if let Some(probes) = &mut self.probes {
+            probes.configure(&site, &mut self.res);
+        }
         let mut kept = vec![false; listeners.len()];
         for number in 0..self.res.listeners.len() {
             let Some(Some(listener)) = self.res.listeners.get(number) else { continue };

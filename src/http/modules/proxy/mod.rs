@@ -36,7 +36,8 @@ use cookies::{CookieFlags, CookieRewrites};
 use directives::*;
 use headers::{HeadPlan, Hidden, Names, SetHeaders};
 use redirects::Redirects;
-use target::{PASS, Pass};
+use target::PASS;
+pub use target::Pass;
 
 pub use traps::{check, hidden_headers};
 pub use variables::VARIABLES;
