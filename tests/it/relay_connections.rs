@@ -237,6 +237,51 @@ fn a_post_is_never_sent_twice() {
 }
 
 #[test]
+fn posts_at_the_very_time_when_idle_connections_are_closed_are_all_answered() {
+    // Closes connections that were idle for this long, as application servers do, at times just when a request comes.
+    const KEPT: Duration = Duration::from_millis(60);
+    for announces in [false, true] {
+        let (kept, field) =
+            if announces { (Duration::from_secs(1), "Keep-Alive: timeout=1\r\n") } else { (KEPT, "") };
+        let seen = Seen::default();
+        let upstream = Upstream::start({
+            let seen = seen.clone();
+            move |mut peer: Peer| {
+                loop {
+                    peer.limit(kept);
+                    if !peer.has_more() {
+                        return;
+                    }
+                    peer.limit(crate::util::PATIENCE);
+                    let Some((head, _)) = peer.read_request() else { return };
+                    seen.note(&peer, &head);
+                    peer.try_send(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{field}\r\nok"));
+                }
+            }
+        });
+        let server = proxy(&upstream);
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                let (port, seen) = (server.port(), &seen);
+                scope.spawn(move || {
+                    let mut connection = Client::connect(port);
+                    let mut random = fastrand::Rng::with_seed(client);
+                    for round in 0..if announces { 4 } else { 40 } {
+                        let path = format!("/{client}/{round}");
+                        connection.send(post(&path));
+                        assert_eq!(connection.read_response().status, 200, "{path}");
+                        assert_eq!(seen.count(&format!("POST {path}")), 1);
+                        let around = kept.as_micros() as u64;
+                        std::thread::sleep(Duration::from_micros(random.u64(around - 2000..around + 1000)));
+                    }
+                });
+            }
+        });
+        no_alarm(&server);
+    }
+}
+
+#[test]
 fn other_methods_are_repeated_by_whether_they_may_be() {
     for (method, times) in [("PUT", 2), ("DELETE", 2), ("HEAD", 2), ("OPTIONS", 2), ("PATCH", 1), ("LOCK", 1)]
     {

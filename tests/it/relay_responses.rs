@@ -348,6 +348,116 @@ fn a_reset_within_a_body_that_ends_with_its_connection_is_never_its_end() {
     no_alarm(&server);
 }
 
+/// A response made up by chance: its bytes, its body, how it is sent, and where it is cut.
+struct Chance {
+    bytes: Vec<u8>,
+    body: Vec<u8>,
+    piece: usize,
+    pauses: bool,
+    cut: Option<usize>,
+    ends: bool,
+}
+
+impl Chance {
+    fn new(seed: u64) -> Chance {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let length = match random.u8(..4) {
+            0 => random.usize(..10),
+            1 => random.usize(..5_000),
+            2 => random.usize(..70_000),
+            _ => random.usize(..600_000),
+        };
+        let body: Vec<u8> = content(length).iter().map(|byte| byte ^ seed as u8).collect();
+        let framing = random.u8(..3);
+        let bytes = match framing {
+            0 => with_length(&body),
+            1 => in_chunks(&body, random.usize(1..20_000) + length / 500),
+            _ => [b"HTTP/1.1 200 OK\r\n\r\n", &body[..]].concat(),
+        };
+        // A close is the end of a body that ends with its connection: only a reset cuts it.
+        let cut = (framing < 2 && random.bool()).then(|| random.usize(..bytes.len()));
+        let small = bytes.len() < 3000;
+        let piece = if small { random.usize(1..200) } else { random.usize(1000..200_000) };
+        Chance {
+            piece,
+            pauses: random.u8(..4) == 0,
+            cut,
+            ends: framing == 2 || random.u8(..4) == 0,
+            bytes,
+            body,
+        }
+    }
+
+    /// Sends it; whether the connection lives on.
+    fn send(&self, peer: &mut Peer) -> bool {
+        for piece in self.bytes[..self.cut.unwrap_or(self.bytes.len())].chunks(self.piece) {
+            if !peer.try_send(piece) {
+                return false;
+            }
+            if self.pauses {
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        self.cut.is_none() && !self.ends
+    }
+}
+
+#[test]
+fn whatever_is_shown_as_complete_is() {
+    const CLIENTS: u64 = 8;
+    const ROUNDS: u64 = 60;
+    let upstream = Upstream::start(|mut peer: Peer| {
+        while let Some((head, _)) = peer.read_request() {
+            let chance = Chance::new(number(&head) as u64);
+            if chance.send(&mut peer) {
+                continue;
+            }
+            if chance.cut.is_some_and(|cut| cut % 2 == 0) {
+                peer.reset();
+            }
+            return;
+        }
+    });
+    for directives in [
+        "",
+        "proxy_buffering off;",
+        "proxy_max_temp_file_size 64k;",
+        "proxy_buffers 2 1k; proxy_busy_buffers_size 1k; proxy_buffer_size 1k;",
+    ] {
+        let server = proxy_with(&upstream, directives);
+        std::thread::scope(|scope| {
+            for client in 0..CLIENTS {
+                let port = server.port();
+                scope.spawn(move || {
+                    let mut connection = Client::connect(port);
+                    for round in 0..ROUNDS {
+                        let seed = client * ROUNDS + round;
+                        let chance = Chance::new(seed);
+                        connection.try_send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
+                        if seed % 7 == 0 {
+                            std::thread::sleep(Duration::from_millis(5));
+                        }
+                        match connection.response_to("GET") {
+                            Ok(response) if response.status == 502 => assert!(chance.cut.is_some(), "{seed}"),
+                            Ok(response) => {
+                                assert!(
+                                    chance.cut.is_none() && response.body == chance.body,
+                                    "{seed} {directives}"
+                                );
+                            }
+                            Err(error) => {
+                                assert!(chance.cut.is_some(), "{seed} {directives}: {error}");
+                                connection = Client::connect(port);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        no_alarm(&server);
+    }
+}
+
 #[test]
 fn bytes_behind_a_response_reach_nobody_and_end_its_connection() {
     for bytes in [

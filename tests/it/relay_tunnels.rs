@@ -328,12 +328,18 @@ fn a_tunnel_without_a_byte_for_too_long_is_closed() {
 #[test]
 fn tunnels_survive_reloads() {
     let upstream = echo();
-    let server = proxy(&upstream);
+    let port = upstream.port();
+    let pass = format!("proxy_pass http://127.0.0.1:{port};");
+    let server = Server::start(&format!(
+        "server {{ listen {{port}}; location / {{ {pass} }} location /state {{ return 200 0; }} }}"
+    ));
     let mut clients: Vec<Client> = (0..10).map(|_| open(&server)).collect();
     for reloads in 1..=3 {
-        server.configure("server { listen {port}; location / { return 200 new; } }");
+        server
+            .configure(&format!("server {{ listen {{port}}; location /state {{ return 200 {reloads}; }} }}"));
         server.reload();
-        eventually("the new configuration", || crate::util::get(server.port(), "/").text() == "new");
+        let state = reloads.to_string();
+        eventually("the new configuration", || crate::util::get(server.port(), "/state").text() == state);
         for (index, client) in clients.iter_mut().enumerate() {
             let text = format!("still here {index} {reloads}");
             client.send(&text);

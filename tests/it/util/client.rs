@@ -127,6 +127,16 @@ impl Client {
         self
     }
 
+    /// Bounds each wait from now on.
+    pub fn limit(&self, time: Duration) {
+        self.stream.limit(time).expect("set timeouts");
+    }
+
+    /// Waits for more, which the next reads take; `false` if nothing came in time, or the other side closed.
+    pub fn has_more(&mut self) -> bool {
+        !self.pending.is_empty() || self.fill().is_ok_and(|count| count > 0)
+    }
+
     /// Sends these bytes.
     #[track_caller]
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
