@@ -434,7 +434,7 @@ fn whatever_is_shown_as_complete_is() {
                         let seed = client * ROUNDS + round;
                         let chance = Chance::new(seed);
                         connection.try_send(format!("GET /{seed} HTTP/1.1\r\nHost: a\r\n\r\n"));
-                        if seed % 7 == 0 {
+                        if seed.is_multiple_of(7) {
                             std::thread::sleep(Duration::from_millis(5));
                         }
                         match connection.response_to("GET") {
