@@ -239,7 +239,7 @@ fn a_post_is_never_sent_twice() {
 #[test]
 fn posts_at_the_very_time_when_idle_connections_are_closed_are_all_answered() {
     // Closes connections that were idle for this long, as application servers do, at times just when a request comes.
-    const KEPT: Duration = Duration::from_millis(60);
+    const KEPT: Duration = Duration::from_millis(150);
     for announces in [false, true] {
         let (kept, field) =
             if announces { (Duration::from_secs(1), "Keep-Alive: timeout=1\r\n") } else { (KEPT, "") };
@@ -266,7 +266,7 @@ fn posts_at_the_very_time_when_idle_connections_are_closed_are_all_answered() {
                 scope.spawn(move || {
                     let mut connection = Client::connect(port);
                     let mut random = fastrand::Rng::with_seed(client);
-                    for round in 0..if announces { 4 } else { 40 } {
+                    for round in 0..if announces { 4 } else { 25 } {
                         let path = format!("/{client}/{round}");
                         connection.send(post(&path));
                         assert_eq!(connection.read_response().status, 200, "{path}");
@@ -432,13 +432,13 @@ fn an_upstream_that_stops_within_a_body_ends_the_response_unfinished() {
 fn an_upstream_that_is_slow_but_never_silent_is_waited_for() {
     let upstream = Upstream::start(|mut peer: Peer| {
         peer.read_request();
-        let bytes = "HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\nabcdefghijklmnopqrstuvwxyz";
-        for piece in bytes.as_bytes().chunks(2) {
+        peer.send("HTTP/1.1 200 OK\r\nContent-Length: 26\r\n\r\n");
+        for piece in "abcdefghijklmnopqrstuvwxyz".as_bytes().chunks(2) {
+            std::thread::sleep(Duration::from_millis(250));
             peer.send(piece);
-            std::thread::sleep(Duration::from_millis(100));
         }
     });
-    let server = proxy_with(&upstream, "proxy_read_timeout 1s;");
+    let server = proxy_with(&upstream, "proxy_read_timeout 2s;");
     assert_eq!(get(server.port(), "/").text(), "abcdefghijklmnopqrstuvwxyz");
 }
 

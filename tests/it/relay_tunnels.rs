@@ -313,13 +313,13 @@ fn the_end_of_either_side_ends_the_other() {
 #[test]
 fn a_tunnel_without_a_byte_for_too_long_is_closed() {
     let upstream = echo();
-    let server = proxy_with(&upstream, "proxy_read_timeout 400ms;");
+    let server = proxy_with(&upstream, "proxy_read_timeout 2s;");
     let mut client = open(&server);
     // Bytes either way count.
     for _ in 0..12 {
         client.send("a");
         assert_eq!(client.read_exactly(1), b"a");
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(250));
     }
     client.expect_closed();
     no_alarm(&server);
