@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::http::site::LocationId;
 use crate::upstream::{Group, Peer};
 
 use super::connection::Connection;
@@ -27,26 +28,34 @@ struct Pool {
     idle: VecDeque<Idle>,
 }
 
+/// Names a pool: its group, and the location that its connections are for (`keepalive ... local`; 0 for any).
+type Place = (usize, u32);
+
+fn place_of(group: &Group, location: LocationId) -> Place {
+    (group.key(), if group.keepalive().local { location.0 } else { 0 })
+}
+
 /// All idle connections of a worker.
 #[derive(Default)]
 pub struct IdleConnections {
-    /// By [`Group::key`], so that they outlive reloads.
-    pools: HashMap<usize, Pool>,
+    /// By [`Group::key`], so that they outlive reloads, and by location where connections are for one alone.
+    pools: HashMap<Place, Pool>,
 }
 
 impl IdleConnections {
-    /// A connection to `peer` for a request. One that may be sent twice takes the youngest there is: should the peer be
+    /// A connection to `peer` for a request, and how many milliseconds it was idle. One that may be sent twice takes the youngest there is: should the peer be
     /// about to close it, the request is repeated. One that may not (`repeatable` is false) takes it only while it is
     /// younger than what the peer has been seen to keep, and after the kernel was asked.
     pub fn take(
         &mut self,
         group: &Arc<Group>,
         peer: &Arc<Peer>,
+        location: LocationId,
         repeatable: bool,
         now_ms: u64,
         links: &mut Links,
-    ) -> Option<Connection> {
-        let pool = self.pools.get_mut(&group.key())?;
+    ) -> Option<(Connection, u64)> {
+        let pool = self.pools.get_mut(&place_of(group, location))?;
         let keepalive = group.keepalive();
         loop {
             let position = pool.idle.iter().rposition(|idle| idle.peer.is_same(peer))?;
@@ -59,7 +68,7 @@ impl IdleConnections {
             let too_old = age_ms >= keepalive.timeout_ms
                 || now_ms.saturating_sub(connection.opened_ms) >= keepalive.time_ms;
             if !too_old && (repeatable || connection.is_silent()) {
-                return Some(connection);
+                return Some((connection, age_ms));
             }
             connection.close(links);
         }
@@ -70,6 +79,7 @@ impl IdleConnections {
         &mut self,
         group: &Arc<Group>,
         peer: Arc<Peer>,
+        location: LocationId,
         connection: Connection,
         now_ms: u64,
         links: &mut Links,
@@ -89,7 +99,7 @@ impl IdleConnections {
         link.owner = Owner::Pool;
         let pool = self
             .pools
-            .entry(group.key())
+            .entry(place_of(group, location))
             .or_insert_with(|| Pool { group: group.clone(), idle: VecDeque::new() });
         if pool.idle.len() >= keepalive.connections as usize
             && let Some(oldest) = pool.idle.pop_front()

@@ -43,6 +43,7 @@ use rustix::io::Errno;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
+use crate::http::site::LocationId;
 use crate::http::upstream_call::{Attempt, Protocol, UpstreamFailure};
 use crate::message::Status;
 use crate::proto::h1::ResponseFault;
@@ -122,6 +123,10 @@ pub(crate) struct Run {
     connection: Connection,
     /// The connection had served another request before.
     reused: bool,
+    /// For how many milliseconds it had been idle then.
+    idle_ms: Option<u64>,
+    /// The location that it was opened or taken for.
+    location: LocationId,
     sending: Sending,
     /// Bytes sent.
     sent: u64,
@@ -355,6 +360,9 @@ impl Relay {
         }
         if let Some(run) = &self.run {
             run.choice.answered(now_ms);
+            if let Some(idle_ms) = run.idle_ms {
+                run.choice.peer.saw_idle_reuse(idle_ms);
+            }
         }
         let Some(passed) = &mut exchange.upstream else { return Some(Failure::Internal) };
         self.state = if passed.switched { State::Raw } else { State::Body };

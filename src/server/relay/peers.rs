@@ -10,7 +10,7 @@ use crate::upstream::plan::GroupPlan;
 use crate::upstream::{Ask, Group, Outcome, Peer, Pick, Stage, Tried, Verdict, WhyNone};
 
 use super::connection::{self, Connection};
-use super::failure::Failure;
+use super::failure::{Failure, told};
 use super::links::Owner;
 use super::sending::Sending;
 use super::waiting::Wait;
@@ -113,15 +113,16 @@ impl Relay {
         let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
         let pooled = match fresh_only {
             true => None,
-            false => res.idle.take(&group, &peer, call.idempotent, now_ms, &mut res.links),
+            false => res.idle.take(&group, &peer, exchange.location, call.idempotent, now_ms, &mut res.links),
         };
-        let reused = pooled.is_some();
+        let idle_ms = pooled.as_ref().map(|(_, idle_ms)| *idle_ms);
+        let reused = idle_ms.is_some();
         let choice = Choice::started(group, peer, now_ms);
         // Only sessions ask for it.
         let via = choice.group.plan().sticky.is_some().then(|| choice.via());
         let owner = Owner::Client(self.owner);
         let connection = match pooled {
-            Some(mut connection) => {
+            Some((mut connection, _)) => {
                 if let Some(link) = res.links.get(connection.link) {
                     link.owner = owner;
                 }
@@ -145,7 +146,7 @@ impl Relay {
                             attempt.status = failure.status();
                             attempt.response_ms = Some(0);
                         }
-                        let message = format_args!("connect() failed ({error}) while connecting to upstream");
+                        let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
                         exchange.log_upstream(&mut res.env, Level::Error, message);
                         return Err(failure);
                     }
@@ -161,6 +162,8 @@ impl Relay {
             choice,
             connection,
             reused,
+            idle_ms,
+            location: exchange.location,
             sending: Sending::Head(0),
             sent: 0,
             received: 0,
@@ -296,11 +299,11 @@ impl Choice {
 
 /// Gives a connection whose response is complete to the pool.
 pub fn give_back(run: Run, res: &mut Resources) {
-    let Run { choice, mut connection, .. } = run;
+    let Run { choice, mut connection, location, .. } = run;
     connection.requests += 1;
     connection.wire.rest();
     let now_ms = res.env.now.monotonic_ms;
-    res.idle.put(&choice.group, choice.peer, connection, now_ms, &mut res.links);
+    res.idle.put(&choice.group, choice.peer, location, connection, now_ms, &mut res.links);
 }
 
 impl Resources {

@@ -270,6 +270,8 @@ impl Relay {
                 Received::Nothing | Received::Over => return,
             }
         }
+        // The turn's budget is spent; what is left in the socket brings no event of its own.
+        res.resumed.push(key);
     }
 
     fn read_room(&self, exchange: &Exchange) -> usize {
