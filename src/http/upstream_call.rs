@@ -246,6 +246,15 @@ pub struct Via {
     pub peer: Arc<Peer>,
 }
 
+/// A part of a body that passes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Bytes before it that are still to come.
+    pub skip: u64,
+    /// Bytes of it that are still to come.
+    pub left: u64,
+}
+
 /// What an exchange knows of its upstream.
 #[derive(Debug, Default)]
 pub struct Passed {
@@ -265,6 +274,8 @@ pub struct Passed {
     pub trailers: Fields,
     /// What made the last call fail, if it did.
     pub error: Option<&'static str>,
+    /// The part of the body that the client asked for.
+    pub window: Option<Window>,
     /// The address that variables gave for the call.
     pub computed: Option<PassUrl>,
     /// The peer of the last try, where its group keeps sessions.
@@ -296,6 +307,7 @@ impl Passed {
         self.trailers.clear();
         self.error = None;
         self.computed = None;
+        self.window = None;
         self.via = None;
     }
 }

@@ -32,6 +32,7 @@ mod pipelines;
 mod precompressed;
 mod process;
 mod proxy_heads;
+mod proxy_ranges;
 mod real_site;
 mod realip;
 mod referer;

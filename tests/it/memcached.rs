@@ -45,7 +45,6 @@ fn values_are_responses_as_nginx_makes_them() {
     );
     Cases::new(&config)
         // Ranges of what comes from an upstream are the range filter's to cut.
-        .ignore("Accept-Ranges")
         .show(&["Content-Type", "Content-Encoding"])
         .get("/a.html", "200 <p>a</p> [Content-Type: text/html]")
         .get("/empty", "200 [Content-Type: a/b]")

@@ -60,5 +60,8 @@ fn behind_the_sample_of_a_proxy_a_server_that_is_gone_is_missed_by_nobody() {
 fn the_sample_of_a_proxy_has_a_page_for_when_nobody_answers() {
     let server = proxy_sample(closed_port(), closed_port());
     let page = get(server.port(), "/");
-    assert_eq!((page.status, page.text().as_str()), (503, "The application does not answer at the moment.\n"));
+    assert_eq!(
+        (page.status, page.text().as_str()),
+        (503, "The application does not answer at the moment.\n")
+    );
 }

@@ -7,12 +7,12 @@ use crate::base::clock::parse_http_date;
 use crate::http::body::Body;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
+use crate::http::upstream_call::Window;
 use crate::message::{FieldName, RangeRequest, Status, Version, if_range_is_etag, parse_ranges};
 
 /// Cuts the ranges that the client asks for; 416 if the content has none of them.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
     if !exchange.allow_ranges
-        || matches!(exchange.body, Body::Upstream(_))
         || exchange.response.status != Status::OK
         || exchange.head.version < Version::Http10
     {
@@ -31,6 +31,10 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
         _ => RangeRequest::Whole,
     };
     match request {
+        // Of a body that passes by only one part can be cut: the whole is an answer too (RFC 9110 section 14.2).
+        RangeRequest::Ranges if ranges.len() > 1 && matches!(exchange.body, Body::Upstream(_)) => {
+            exchange.response.accept_ranges = true;
+        }
         RangeRequest::Whole => exchange.response.accept_ranges = true,
         RangeRequest::Unsatisfiable => {
             // The fields that were set for the 200 do not belong to the 416 that replaces it.
@@ -71,6 +75,12 @@ fn cut_one(exchange: &mut Exchange, range: &Range<u64>, length: u64) {
     let unused = rest.len();
     exchange.response.fields.push_known(FieldName::ContentRange, &value[..80 - unused]);
     exchange.response.set_content_length(range.end - range.start);
+    if matches!(exchange.body, Body::Upstream(_)) {
+        if let Some(passed) = &mut exchange.upstream {
+            passed.window = Some(Window { skip: range.start, left: range.end - range.start });
+        }
+        return;
+    }
     exchange.body = exchange.body.slice(range.start, range.end - range.start);
 }
 

@@ -262,6 +262,11 @@ impl Client {
         let mut budget = TURN_BYTES as u64;
         let Active { exchange, output, relay: Some(relay), .. } = active else { return Ok(Pumped::Broken) };
         loop {
+            let window = exchange.upstream.as_ref().and_then(|passed| passed.window);
+            if !self.flags.gone && window.is_some_and(|window| window.skip == 0 && window.left == 0) {
+                // What follows the part that was asked for is of no use to anybody.
+                break;
+            }
             let mut most = relay.inbound.front_len().min(budget);
             if most == 0 {
                 if budget == 0 {
@@ -291,6 +296,15 @@ impl Client {
                 relay.inbound.consume(most);
                 continue;
             }
+            if let Some(window) = exchange.upstream.as_mut().and_then(|passed| passed.window.as_mut()) {
+                if window.skip > 0 {
+                    let skipped = window.skip.min(most);
+                    window.skip -= skipped;
+                    relay.inbound.consume(skipped);
+                    continue;
+                }
+                most = most.min(window.left);
+            }
             if let Some(wait) = output.limit_rate(&mut most, res.env.now.monotonic_ms) {
                 relay.absorb(exchange, key, res);
                 return Ok(if self.flush(res)? { Pumped::Delayed(wait) } else { Pumped::Blocked });
@@ -311,6 +325,9 @@ impl Client {
                 return Ok(Pumped::Blocked);
             }
             relay.inbound.consume(sent);
+            if let Some(window) = exchange.upstream.as_mut().and_then(|passed| passed.window.as_mut()) {
+                window.left -= sent;
+            }
             output.note_sent(sent, exchange, &mut res.out);
             budget -= sent.min(budget);
         }

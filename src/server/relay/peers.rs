@@ -146,7 +146,8 @@ impl Relay {
                             attempt.status = failure.status();
                             attempt.response_ms = Some(0);
                         }
-                        let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
+                        let message =
+                            format_args!("connect() failed ({}) while connecting to upstream", told(error));
                         exchange.log_upstream(&mut res.env, Level::Error, message);
                         return Err(failure);
                     }
