@@ -33,6 +33,7 @@ mod precompressed;
 mod process;
 mod proxy_heads;
 mod proxy_ranges;
+mod proxy_sockets;
 mod real_site;
 mod realip;
 mod referer;
