@@ -35,6 +35,7 @@ mod proxy_heads;
 mod proxy_ranges;
 mod proxy_sockets;
 mod real_site;
+mod real_upstreams;
 mod realip;
 mod referer;
 mod regression;
