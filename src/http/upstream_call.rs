@@ -6,7 +6,7 @@
 //!    tried again elsewhere as the call's [`Conduct`] allows. Every try is an [`Attempt`].
 //! 3. It answers [`Answer::Upstream`](super::flow::Answer::Upstream) once: with the head in [`Passed::response`], or
 //!    with what went wrong.
-//! 4. The handler makes the client's response of it. With [`Body::Upstream`](super::body::Body::Upstream) the relay goes
+//! 4. The handler makes the client's response of it. With [`Body::Upstream`] the relay goes
 //!    on and the output pulls the body from it; with any other decision (an error page, an internal redirect) the relay
 //!    is dropped.
 
@@ -40,7 +40,7 @@ pub enum PassAddress {
     Unix(Box<[u8]>),
 }
 
-/// Position in [`super::build::builder::Builder::passes`] while the configuration is read, and of the group that it
+/// Position in `Builder::passes` while the configuration is read, and of the group that it
 /// became in the frozen site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PassId(pub u32);

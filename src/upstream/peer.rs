@@ -99,7 +99,7 @@ impl Peer {
     }
 
     /// Milliseconds for which an idle connection to it may be trusted with a request that must not be sent twice; see
-    /// [`super::pool`].
+    /// `server::relay::idle`.
     pub fn safe_idle_ms(&self) -> u64 {
         self.state.patience.safe_ms()
     }

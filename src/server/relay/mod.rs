@@ -97,7 +97,7 @@ impl Ending {
 pub enum Progress {
     /// Nothing more until an event or the deadline.
     Waiting,
-    /// The response's head is in [`Passed::response`].
+    /// The response's head is in `Passed::response`.
     Head,
     /// A 103 is there, for the client.
     EarlyHints,

@@ -1,6 +1,6 @@
 //! `upstream` blocks: groups of servers that requests are passed on to.
 //!
-//! A block becomes a [`GroupPlan`], which knows no variables, and [`GroupSettings`] beside it: the texts with variables
+//! A block becomes a `GroupPlan`, which knows no variables, and `GroupSettings` beside it: the texts with variables
 //! that its method and its sessions go by. Names of servers stay names: looking them up is I/O, and a name that cannot be
 //! found stops no start.
 
