@@ -56,6 +56,11 @@ pub(super) fn check_value(value: &[u8]) -> Result<(), &'static str> {
     Ok(())
 }
 
+/// Whether this is a name that can be sent, once it is in lower case.
+pub(super) fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| NAME[byte.to_ascii_lowercase() as usize])
+}
+
 /// Whether a line of a message that is passed on must not be written: its connection ends here.
 pub(super) fn is_of_connection(id: FieldName) -> bool {
     matches!(
