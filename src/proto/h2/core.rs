@@ -3,6 +3,8 @@
 //! The roles ([`Server`](super::Server), [`Client`](super::Client)) give heads their meaning. Receiving is here; sending
 //! is in `sending.rs`.
 
+use std::collections::VecDeque;
+
 use super::abuse::{Abuse, Limit};
 use super::error::{ConnectionError, ErrorCode, StreamError, StreamLoss};
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
@@ -177,7 +179,7 @@ pub(super) struct Core {
     pub leaving: Leaving,
     early_priorities: Vec<(u32, Priority)>,
     /// Streams that were lost while no input was read.
-    lost: Vec<(StreamKey, StreamLoss)>,
+    lost: VecDeque<(StreamKey, StreamLoss)>,
     /// When to look for streams that wait for window.
     pub stall_check_ms: Option<u64>,
     pub now_ms: u64,
@@ -210,7 +212,7 @@ impl Core {
             reset_here: ResetHere::default(),
             leaving: Leaving::No,
             early_priorities: Vec::new(),
-            lost: Vec::new(),
+            lost: VecDeque::new(),
             stall_check_ms: None,
             now_ms: 0,
         }
@@ -258,7 +260,7 @@ impl Core {
         input: &mut &'a [u8],
         out: &mut Vec<u8>,
     ) -> Result<Inbound<'a>, ConnectionError> {
-        if let Some((key, loss)) = self.lost.pop() {
+        if let Some((key, loss)) = self.lost.pop_front() {
             return Ok(Inbound::Lost { key, loss });
         }
         loop {
@@ -812,6 +814,31 @@ impl Core {
         self.abuse.note(Limit::StreamErrors, self.now_ms)
     }
 
+    /// Lets go of all streams above one, and tells the caller with the next events.
+    pub fn lose_above(&mut self, last: u32, loss: StreamLoss, out: &mut Vec<u8>) {
+        let mut above: Vec<StreamKey> = self
+            .streams
+            .iter_mut()
+            .filter(|(_, stream)| stream.id > last)
+            .map(|(slot, stream)| StreamKey { slot, id: stream.id })
+            .collect();
+        above.sort_unstable_by_key(|key| key.id);
+        for key in above {
+            self.remove(key, out);
+            // The peer may have sent something before it knew.
+            self.reset_here.add(key.id);
+            self.lost.push_back((key, loss));
+        }
+    }
+
+    /// Takes the memory of a gathered block back, if it is worth keeping.
+    pub fn keep_block(&mut self, mut block: Vec<u8>) {
+        if block.capacity() <= KEPT_MEMORY {
+            block.clear();
+            self.block = block;
+        }
+    }
+
     /// Lets go of a stream; what it holds goes back to the connection's window.
     pub fn remove(&mut self, key: StreamKey, out: &mut Vec<u8>) {
         self.schedule.remove(key.slot);
@@ -930,7 +957,7 @@ impl Core {
             Frame::Reset { stream: key.id, code }.write(out);
             self.abuse.note(Limit::StalledStreams, now_ms)?;
             let reason = "peer gave no window to the stream";
-            self.lost.push((key, StreamLoss { code, reason, by_peer: false, may_be_processed: true }));
+            self.lost.push_back((key, StreamLoss { code, reason, by_peer: false, may_be_processed: true }));
         }
         Ok(())
     }

@@ -143,7 +143,7 @@ impl Server {
         head: &mut RequestHead,
         out: &mut Vec<u8>,
     ) -> Result<Option<ServerEvent<'a>>, ConnectionError> {
-        let mut gathered = std::mem::take(&mut self.core.block);
+        let gathered = std::mem::take(&mut self.core.block);
         let bytes = match block {
             Block::Input(bytes) => bytes,
             Block::Gathered => &gathered,
@@ -152,11 +152,7 @@ impl Server {
             Some(key) => self.take_trailers(key, ends, bytes, limits, head, out),
             None => self.take_head(id, ends, bytes, limits, head, out),
         };
-        // Rare: a block that came in pieces.
-        if gathered.capacity() <= 1024 {
-            gathered.clear();
-            self.core.block = gathered;
-        }
+        self.core.keep_block(gathered);
         result
     }
 
