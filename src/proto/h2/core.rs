@@ -20,7 +20,7 @@ pub struct Config {
     /// Streams that the peer may have open at a time (`http2_max_concurrent_streams`).
     pub max_concurrent_streams: u32,
     /// Bytes that the peer may send on a stream before it hears back. The product of the peer's bandwidth and its round-trip
-    /// time has to fit for a single upload to be as fast as it can be.
+    /// time has to fit for a single upload to be as fast as it can be. At least 1024.
     pub stream_window: u32,
     /// The same for all streams together; never below 65,535. What the caller doesn't give back it may have to hold.
     pub connection_window: u32,
@@ -58,6 +58,9 @@ impl Default for Config {
 
 /// Memory for parts of frames that is kept from one to the next, in bytes.
 const KEPT_MEMORY: usize = 1024;
+
+/// The smallest window of a stream, in bytes: what grows by halves must not begin at nothing.
+const LEAST_WINDOW: u32 = 1024;
 
 /// Priorities that are kept for streams that are not open yet (RFC 9218 section 7.1).
 const EARLY_PRIORITIES: usize = 8;
@@ -190,7 +193,7 @@ impl Core {
         let connection_window = config.connection_window.clamp(INITIAL_WINDOW, frame::MOST_31_BITS);
         let max_frame_size =
             config.max_frame_size.clamp(frame::DEFAULT_MAX_FRAME_SIZE, frame::LARGEST_MAX_FRAME_SIZE);
-        let stream_window = config.stream_window.min(frame::MOST_31_BITS);
+        let stream_window = config.stream_window.clamp(LEAST_WINDOW, frame::MOST_31_BITS);
         Core {
             side,
             config: Config { connection_window, max_frame_size, stream_window, ..config },
@@ -453,7 +456,7 @@ impl Core {
             Frame::Priority { .. } => self.abuse.note(Limit::Priorities, self.now_ms)?,
             Frame::Reset { stream, code } => return self.handle_reset(stream, code, out),
             Frame::Settings(payload) => return self.handle_settings(payload, out),
-            Frame::SettingsAck => self.handle_settings_ack()?,
+            Frame::SettingsAck => self.handle_settings_ack(out)?,
             Frame::PushPromise { .. } => {
                 return Err(ConnectionError::protocol(
                     "peer sent a PUSH_PROMISE frame, which is not allowed",
@@ -535,23 +538,37 @@ impl Core {
     }
 
     fn adjust_send_windows(&mut self, difference: i64) -> Result<(), ConnectionError> {
+        let mut waits = false;
         for (slot, stream) in self.streams.iter_mut() {
             stream.send_window.adjust(difference).map_err(|_| {
                 ConnectionError::flow("peer's SETTINGS_INITIAL_WINDOW_SIZE overflows a stream's window")
             })?;
-            if stream.has_data && stream.send_window.available() > 0 && !self.schedule.contains(slot) {
+            let has_window = stream.send_window.available() > 0;
+            if !has_window && self.schedule.contains(slot) {
+                self.schedule.remove(slot);
+                waits = true;
+            } else if has_window && stream.has_data && !self.schedule.contains(slot) {
                 self.schedule.insert(slot, stream.id, stream.priority);
             }
+        }
+        if waits {
+            self.watch_stalls();
         }
         Ok(())
     }
 
-    fn handle_settings_ack(&mut self) -> Result<(), ConnectionError> {
+    fn handle_settings_ack(&mut self, out: &mut Vec<u8>) -> Result<(), ConnectionError> {
         self.abuse.note(Limit::Settings, self.now_ms)?;
         let assumed = self.receive_window();
         if self.settings_deadline_ms.take().is_some() && assumed != self.config.stream_window {
             for (_, stream) in self.streams.iter_mut() {
                 stream.receive_window.resize(self.config.stream_window);
+                // What was given back may be worth telling now that the window is smaller.
+                if stream.state.receive_data().is_ok()
+                    && let Some(increment) = stream.receive_window.give_back(0)
+                {
+                    Frame::WindowUpdate { stream: stream.id, increment }.write(out);
+                }
             }
         }
         Ok(())

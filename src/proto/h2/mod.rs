@@ -40,6 +40,7 @@ mod error;
 mod field_rules;
 mod flow;
 mod frame;
+pub mod fuzz;
 pub mod hpack;
 pub mod huffman;
 mod priority;
@@ -50,6 +51,8 @@ mod sending;
 mod server;
 mod settings;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use abuse::{LIMIT_COUNT, Limit};
 pub use client::{Client, ClientEvent, NewRequest, OpenError};

@@ -43,7 +43,7 @@ impl Core {
     }
 
     /// Sees to it that streams that wait for window do not do so for ever.
-    fn watch_stalls(&mut self) {
+    pub fn watch_stalls(&mut self) {
         if self.stall_check_ms.is_none() {
             self.stall_check_ms = Some(self.now_ms + (self.config.window_timeout_ms / 4).max(1));
         }

@@ -397,6 +397,11 @@ impl Server {
         is_leaving && self.core.streams.len() == 0
     }
 
+    /// Whether a stream is open on either side.
+    pub fn is_open(&self, stream: StreamKey) -> bool {
+        self.core.streams.get(stream).is_some()
+    }
+
     /// Streams that are open.
     pub fn open_streams(&self) -> usize {
         self.core.streams.len()
