@@ -11,7 +11,7 @@ use super::flow::{ReceiveWindow, SendWindow};
 use super::frame::{self, MOST_31_BITS};
 use super::hpack::{Budget, Indexing};
 use super::priority::Priority;
-use super::sending::encode_line;
+use super::sending::{DataFrame, encode_line};
 use super::server::compression;
 use super::stream::{HeadReceived, HeadSent, State, Stream, StreamKey};
 use super::{field_rules, request_head, response_head};
@@ -434,15 +434,16 @@ impl Client {
         self.core.send_data(stream, data, ends, out)
     }
 
-    /// Appends the header of one DATA frame for up to `length` bytes that the caller appends itself: as many as this says.
-    /// If that is all of them and `ends` is set, the request is complete.
+    /// Appends the header of one DATA frame for up to `length` bytes that the caller appends itself (or sends from a file
+    /// right behind `out`): exactly as many as this says. The frame ends the stream if it has all of them, `ends` is set,
+    /// and nothing else has to be said then; what it did is in the answer.
     pub fn send_data_header(
         &mut self,
         stream: StreamKey,
         length: usize,
         ends: bool,
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> DataFrame {
         self.core.send_data_header(stream, length, ends, out)
     }
 

@@ -204,7 +204,10 @@ pub(super) fn transcript(bytes: &[u8], step: usize) -> Vec<String> {
                     events.push(format!("{} lost {loss:?}", stream.id()));
                 }
                 Ok(ServerEvent::Rejected { id, reason }) => events.push(format!("{id} rejected {reason}")),
-                Ok(ServerEvent::Closed) => return events,
+                Ok(ServerEvent::Closed) => {
+                    events.push(format!("{:?}", frames_of(&out)));
+                    return events;
+                }
                 Err(error) => events.push(format!("error {error:?}")),
             }
         }
@@ -305,9 +308,13 @@ pub fn fuzz_server(operations: &[u8], wire: &[u8]) {
             (5, _) => {
                 if let Some((stream, room)) = server.next_turn() {
                     assert!(room > 0 && room <= server.room(stream));
-                    let taken = server.send_data_header(stream, room.min(amount + 1), false, &mut out);
-                    assert!(taken > 0);
-                    out.resize(out.len() + taken, b'y');
+                    let ends = amount % 3 == 0;
+                    let frame = server.send_data_header(stream, room.min(amount + 1), ends, &mut out);
+                    assert!(frame.length > 0 && (ends || !frame.has_ended));
+                    out.resize(out.len() + frame.length, b'y');
+                    if ends && !frame.has_ended {
+                        server.send_data(stream, b"", true, &mut out);
+                    }
                 }
             }
             (6, Some(stream)) => {

@@ -61,7 +61,7 @@ pub use error::{ConnectionError, ErrorCode, StreamLoss};
 pub use flow::{Exceeded, INITIAL_WINDOW, Overflow, ReceiveWindow, SendWindow};
 pub use frame::{Frame, FrameHeader, FrameKind, PREFACE, PayloadError, flags};
 pub use priority::{Priority, Schedule};
-pub use sending::TURN_BYTES;
+pub use sending::{DataFrame, TURN_BYTES};
 pub use server::{Server, ServerEvent, is_preface};
 pub use settings::Settings;
 pub use stream::{State, StateError, StreamKey};

@@ -13,6 +13,15 @@ use super::stream::{HeadSent, State, StreamKey};
 /// Most bytes that a stream gets in one turn: two frames of the usual size.
 pub const TURN_BYTES: usize = 2 * frame::DEFAULT_MAX_FRAME_SIZE as usize;
 
+/// What `send_data_header` wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DataFrame {
+    /// Bytes that are to follow the header; 0 where there is no room, and no header.
+    pub length: usize,
+    /// The frame ends the stream. Where that was asked for and is not so, an empty `send_data` does it behind the bytes.
+    pub has_ended: bool,
+}
+
 impl Core {
     /// How many bytes of content may be sent on a stream now.
     pub fn room(&self, key: StreamKey) -> usize {
@@ -76,34 +85,50 @@ impl Core {
             rest = behind;
         }
         let ends = ends && length == data.len();
-        if !rest.is_empty() || ends {
-            self.send_frame(key, rest.len(), ends, out);
-            out.extend_from_slice(rest);
+        if rest.is_empty() && !ends {
+            return length;
+        }
+        let state = self.send_frame(key, rest.len(), ends, out);
+        out.extend_from_slice(rest);
+        // Only behind the whole frame: other frames may follow.
+        if let Some(state) = state
+            && ends
+        {
+            self.end_sent(key, state, out);
         }
         length
     }
 
-    /// Appends the header of one DATA frame for up to `length` bytes; the caller appends so many as it says. The stream is
-    /// ended with it if that is all of them.
+    /// Appends the header of one DATA frame for up to `length` bytes, which the caller appends.
     pub fn send_data_header(
         &mut self,
         key: StreamKey,
         length: usize,
         ends: bool,
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> DataFrame {
         let taken = length.min(self.room(key)).min(self.peer.max_frame_size as usize);
-        let ends = ends && taken == length;
-        if taken > 0 || ends {
-            self.send_frame(key, taken, ends, out);
+        let Some(stream) = self.streams.get(key) else { return DataFrame::default() };
+        // Nothing else may have to be said right behind the header.
+        let is_quiet = stream.state == State::HalfClosedRemote && stream.held == 0;
+        let ends = ends && taken == length && taken > 0 && is_quiet;
+        if taken > 0
+            && let Some(state) = self.send_frame(key, taken, ends, out)
+            && ends
+        {
+            self.end_sent(key, state, out);
         }
-        taken
+        DataFrame { length: taken, has_ended: ends }
     }
 
-    fn send_frame(&mut self, key: StreamKey, length: usize, ends: bool, out: &mut Vec<u8>) {
-        let Some(stream) = self.streams.get_mut(key) else { return };
+    /// Appends a frame's header and accounts for its payload, which is to follow; the stream's state after it.
+    fn send_frame(&mut self, key: StreamKey, length: usize, ends: bool, out: &mut Vec<u8>) -> Option<State> {
+        let stream = self.streams.get_mut(key)?;
         let sent = if ends { stream.state.send_end() } else { stream.state.send_data() };
-        let Ok(state) = sent else { return };
+        if stream.head_sent != HeadSent::Final {
+            return None;
+        }
+        let state = sent.ok()?;
         let header = FrameHeader {
             length: length as u32,
             kind: FrameKind::Data,
@@ -119,11 +144,11 @@ impl Core {
         self.schedule.had_turn(key.slot, key.id, priority);
         if ends {
             self.set_has_data(key, false);
-            self.end_sent(key, state, out);
         } else if !has_window {
             self.schedule.remove(key.slot);
             self.watch_stalls();
         }
+        Some(state)
     }
 
     /// This side has ended a stream.

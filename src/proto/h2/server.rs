@@ -12,6 +12,7 @@ use super::hpack::HpackError;
 use super::priority::Priority;
 use super::request_head::{self, BuiltRequest};
 use super::response;
+use super::sending::DataFrame;
 use super::stream::{HeadReceived, HeadSent, State, Stream, StreamKey};
 
 /// What `read` found.
@@ -342,15 +343,16 @@ impl Server {
         self.core.send_data(stream, data, ends, out)
     }
 
-    /// Appends the header of one DATA frame for up to `length` bytes that the caller appends itself (or sends from a
-    /// file right behind `out`): as many as this says. If that is all of them and `ends` is set, the stream is ended.
+    /// Appends the header of one DATA frame for up to `length` bytes that the caller appends itself (or sends from a file
+    /// right behind `out`): exactly as many as this says. The frame ends the stream if it has all of them, `ends` is set,
+    /// and nothing else has to be said then; what it did is in the answer.
     pub fn send_data_header(
         &mut self,
         stream: StreamKey,
         length: usize,
         ends: bool,
         out: &mut Vec<u8>,
-    ) -> usize {
+    ) -> DataFrame {
         self.core.send_data_header(stream, length, ends, out)
     }
 

@@ -171,16 +171,24 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
     let frame = (stream, 0u8..24, any::<u8>(), proptest::collection::vec(any::<u8>(), 0..40));
     proptest::collection::vec(frame, 0..24).prop_map(|frames| {
         let mut peer = Peer { encoder: Encoder::default(), bytes: Vec::new() };
-        for (stream, kind, flags, payload) in frames {
+        let mut next = 1;
+        for (mut stream, kind, flags, payload) in frames {
+            // Mostly in order, so that more than the first rule is tried.
+            if kind < 4 {
+                stream = next;
+                next += 2;
+            } else if next > 1 && flags % 8 != 0 {
+                stream = stream % next | 1;
+            }
             match kind {
-                0..=5 => drop(peer.headers(stream, flags % 2 == 0, if flags % 3 == 0 { GET } else { POST })),
-                6..=8 => drop(peer.data(stream, flags % 3 == 0, &payload)),
-                9 => drop(peer.headers(stream, true, &[("x-trailer", "1")])),
-                10 => drop(peer.frame(Frame::Reset { stream, code: super::ErrorCode::CANCEL })),
-                11 => drop(peer.frame(Frame::WindowUpdate { stream, increment: u32::from(flags) })),
-                12 => drop(peer.frame(Frame::Ping { ack: false, opaque: [flags; 8] })),
-                13 => drop(peer.frame(Frame::Settings(&[0, 4, 0, 0, 1, flags]))),
-                14 => drop(peer.frame(Frame::PriorityUpdate { stream, value: b"u=1, i" })),
+                0..=5 => _ = peer.headers(stream, flags % 2 == 0, if flags % 3 == 0 { GET } else { POST }),
+                6..=8 => _ = peer.data(stream, flags % 3 == 0, &payload),
+                9 => _ = peer.headers(stream, true, &[("x-trailer", "1")]),
+                10 => _ = peer.frame(Frame::Reset { stream, code: super::ErrorCode::CANCEL }),
+                11 => _ = peer.frame(Frame::WindowUpdate { stream, increment: u32::from(flags) }),
+                12 => _ = peer.frame(Frame::Ping { ack: false, opaque: [flags; 8] }),
+                13 => _ = peer.frame(Frame::Settings(&[0, 4, 0, 0, 1, flags])),
+                14 => _ = peer.frame(Frame::PriorityUpdate { stream, value: b"u=1, i" }),
                 15 => {
                     let block = peer.block(GET);
                     let (first, second) = block.split_at(usize::from(flags) % block.len());
@@ -190,9 +198,9 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
                 16 => {
                     let mut padded = vec![flags % 9];
                     padded.extend_from_slice(&payload);
-                    drop(peer.raw(padded.len() as u32, 0, 8 | flags % 2, stream, &padded));
+                    _ = (peer.raw(padded.len() as u32, 0, 8 | flags % 2, stream, &padded));
                 }
-                _ => drop(peer.raw(payload.len() as u32, kind - 17, flags, stream, &payload)),
+                _ => _ = peer.raw(payload.len() as u32, kind - 17, flags, stream, &payload),
             }
         }
         peer.bytes
