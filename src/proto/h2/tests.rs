@@ -198,7 +198,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
                 16 => {
                     let mut padded = vec![flags % 9];
                     padded.extend_from_slice(&payload);
-                    _ = (peer.raw(padded.len() as u32, 0, 8 | flags % 2, stream, &padded));
+                    _ = peer.raw(padded.len() as u32, 0, 8 | flags % 2, stream, &padded);
                 }
                 _ => _ = peer.raw(payload.len() as u32, kind - 17, flags, stream, &payload),
             }
