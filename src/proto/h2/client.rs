@@ -5,12 +5,13 @@ use std::fmt;
 use crate::message::{FieldName, Fields, RequestFraming, ResponseFraming, ResponseHead};
 
 use super::abuse::{LIMIT_COUNT, Limit};
-use super::core::{Block, Config, Core, Inbound, Side, Step};
+use super::core::{Block, Config, Core, Inbound, Leaving, Side};
 use super::error::{ConnectionError, ErrorCode, StreamError, StreamLoss};
 use super::flow::{ReceiveWindow, SendWindow};
 use super::frame::{self, MOST_31_BITS};
 use super::hpack::{Budget, Indexing};
 use super::priority::Priority;
+use super::reading::Step;
 use super::sending::{DataFrame, encode_line};
 use super::server::compression;
 use super::stream::{HeadReceived, HeadSent, State, Stream, StreamKey};
@@ -138,7 +139,7 @@ impl Client {
 
     /// How many requests may be sent now.
     pub fn free_streams(&self) -> usize {
-        let is_leaving = self.last_served.is_some() || self.core.leaving != super::core::Leaving::No;
+        let is_leaving = self.last_served.is_some() || self.core.leaving != Leaving::No;
         if self.is_broken || is_leaving || self.core.opened.highest >= MOST_31_BITS - 1 {
             return 0;
         }

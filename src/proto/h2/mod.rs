@@ -35,6 +35,7 @@
 
 mod abuse;
 mod client;
+mod control;
 mod core;
 mod error;
 mod field_rules;
@@ -44,6 +45,7 @@ pub mod fuzz;
 pub mod hpack;
 pub mod huffman;
 mod priority;
+mod reading;
 mod request_head;
 mod response;
 mod response_head;

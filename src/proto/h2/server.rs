@@ -10,6 +10,7 @@ use super::flow::{ReceiveWindow, SendWindow};
 use super::frame;
 use super::hpack::HpackError;
 use super::priority::Priority;
+use super::reading::Step;
 use super::request_head::{self, BuiltRequest};
 use super::response;
 use super::sending::DataFrame;
@@ -280,9 +281,7 @@ impl Server {
             },
         };
         match core.break_stream(key, error, out)? {
-            super::core::Step::Found(Inbound::Lost { key, loss }) => {
-                Ok(Some(ServerEvent::Lost { stream: key, loss }))
-            }
+            Step::Found(Inbound::Lost { key, loss }) => Ok(Some(ServerEvent::Lost { stream: key, loss })),
             _ => Ok(None),
         }
     }

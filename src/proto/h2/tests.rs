@@ -178,7 +178,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
                 stream = next;
                 next += 2;
             } else if next > 1 && flags % 8 != 0 {
-                stream = stream % next | 1;
+                stream = (stream % next) | 1;
             }
             match kind {
                 0..=5 => _ = peer.headers(stream, flags % 2 == 0, if flags % 3 == 0 { GET } else { POST }),
@@ -198,7 +198,7 @@ fn wire() -> impl Strategy<Value = Vec<u8>> {
                 16 => {
                     let mut padded = vec![flags % 9];
                     padded.extend_from_slice(&payload);
-                    _ = peer.raw(padded.len() as u32, 0, 8 | flags % 2, stream, &padded);
+                    _ = peer.raw(padded.len() as u32, 0, 8 | (flags % 2), stream, &padded);
                 }
                 _ => _ = peer.raw(payload.len() as u32, kind - 17, flags, stream, &payload),
             }
@@ -237,6 +237,6 @@ proptest! {
 
     #[test]
     fn bodies_travel_intact_between_both_machines(operations in proptest::collection::vec(any::<u8>(), 0..160)) {
-        fuzz::fuzz_pair(&operations);
+        fuzz::fuzz_pair(&operations, 16);
     }
 }

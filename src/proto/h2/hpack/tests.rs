@@ -44,8 +44,10 @@ fn list(lines: &[(&str, &str)]) -> List {
     lines.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).collect()
 }
 
+type Example<'a> = (&'a str, &'a [(&'a str, &'a str)], usize);
+
 /// Blocks one after the other, each with its fields and the table's size behind it.
-fn example(table_size: usize, blocks: &[(&str, &[(&str, &str)], usize)]) {
+fn example(table_size: usize, blocks: &[Example]) {
     let mut decoder = Decoder::new(table_size);
     for (block, lines, size) in blocks {
         assert_eq!(decode(&mut decoder, &hex(block)), Ok(list(lines)), "{block}");
