@@ -38,7 +38,8 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Streams that the peer reset before they were answered whole (CVE-2023-44487).
+    /// Streams that the peer reset before they were answered whole (CVE-2023-44487); every one that is allows for one more,
+    /// since a busy proxy's clients leave at any rate.
     RapidReset "rapid_reset" "peer reset too many streams" burst 256 rate 32,
     /// Streams that were reset here, because of what the peer did (CVE-2025-8671), or that were refused.
     StreamErrors "stream_errors" "peer caused too many stream errors" burst 128 rate 16,

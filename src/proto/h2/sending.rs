@@ -154,6 +154,7 @@ impl Core {
     /// This side has ended a stream.
     pub fn end_sent(&mut self, key: StreamKey, state: State, out: &mut Vec<u8>) {
         self.set_state(key, state, out);
+        self.abuse.allow(Limit::RapidReset, 1);
         let Some(stream) = self.streams.get(key) else { return };
         // What is still to come of a request is of no use to anyone once it is answered (RFC 9113 section 8.1).
         if self.side == Side::Server && !stream.is_tunnel && state == State::HalfClosedLocal {
