@@ -11,7 +11,7 @@ use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
-use crate::proto::{h1, memcached, proxy_protocol};
+use crate::proto::{h1, h2, memcached, proxy_protocol};
 use crate::upstream::names;
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
@@ -27,7 +27,11 @@ pub const LAWS: &[Law] = &[
     ("h1_connection", h1_connection),
     ("h1_request", h1_request),
     ("h1_response", h1_response),
+    ("h2_frames", h2_frames),
+    ("h2_pair", h2_pair),
+    ("h2_server", h2_server),
     ("host", host),
+    ("hpack", hpack),
     ("location_tree", location_tree),
     ("memcached", memcached),
     ("prefix_tree", prefix_tree),
@@ -127,6 +131,29 @@ pub fn h1_request(data: &[u8]) {
     let rest: Vec<&[u8]> = parts.take(MOST_LINES).collect();
     let lines: Vec<(&[u8], &[u8])> = rest.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
     h1::response_fuzz::fuzz_request_writer(method, target, &lines, version, framing);
+}
+
+/// What a client sends by HTTP/2, behind its preface and SETTINGS.
+pub fn h2_frames(data: &[u8]) {
+    h2::fuzz::fuzz_frames(data);
+    h2::fuzz::fuzz_server_bytes(data, step(data));
+}
+
+/// Operations of two bytes each (`0` to `5` and how much) on an HTTP/2 client and a server, wired back to back.
+pub fn h2_pair(data: &[u8]) {
+    h2::fuzz::fuzz_pair(&data[..data.len().min(MOST_LINES)], 1);
+}
+
+/// An HTTP/2 server: operations of two bytes each on the first line (`0` to `:` and how much), then what comes by wire
+/// behind preface and SETTINGS.
+pub fn h2_server(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    h2::fuzz::fuzz_server(&data[..end], data.get(end + 1..).unwrap_or_default());
+}
+
+/// Field blocks, each with its length in one byte in front.
+pub fn hpack(data: &[u8]) {
+    h2::fuzz::fuzz_hpack(data);
 }
 
 /// A PROXY protocol header, and what follows it.

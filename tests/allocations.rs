@@ -13,6 +13,9 @@ use std::time::Duration;
 use thalweg::conf::files::MemoryFiles;
 use thalweg::conf::log_target::LogTarget;
 use thalweg::http::build::{BuildOptions, build};
+use thalweg::message::{Fields, RequestFraming, RequestHead, ResponseHead, Status};
+use thalweg::proto::h1::{HeadLimits, RespondOptions};
+use thalweg::proto::h2::{Client, ClientEvent, Config, NewRequest, Server, ServerEvent};
 use thalweg::server::listeners::ListenerSet;
 use thalweg::server::logs::OpenLogs;
 use thalweg::server::runtime::{Runtime, ThreadSettings};
@@ -21,15 +24,21 @@ use thalweg::server::runtime::{Runtime, ThreadSettings};
 static THREAD: AtomicI32 = AtomicI32::new(0);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
+/// The same for the test that drives a machine on its own thread.
+static MACHINE_THREAD: AtomicI32 = AtomicI32::new(0);
+static MACHINE_COUNT: AtomicU64 = AtomicU64::new(0);
+
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn count() {
-    let thread = THREAD.load(Ordering::Relaxed);
-    if thread != 0 && rustix::thread::gettid().as_raw_nonzero().get() == thread {
-        COUNT.fetch_add(1, Ordering::Relaxed);
+    for (thread, count) in [(&THREAD, &COUNT), (&MACHINE_THREAD, &MACHINE_COUNT)] {
+        let thread = thread.load(Ordering::Relaxed);
+        if thread != 0 && rustix::thread::gettid().as_raw_nonzero().get() == thread {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -211,4 +220,93 @@ fn a_hot_request_allocates_nothing() {
     THREAD.store(0, Ordering::Relaxed);
     ground.runtime.terminate();
     assert!(failures.is_empty(), "allocations in {REQUESTS} requests: {failures:?}");
+}
+
+/// Thirty-two requests at a time on one HTTP/2 connection, with bodies both ways, machine against machine.
+#[test]
+fn streams_on_a_warm_http2_connection_allocate_nothing() {
+    let config = Config { connection_window: 1 << 20, ..Config::default() };
+    let (mut client, mut server) = (Client::new(config), Server::new(config));
+    let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
+    let (mut request_head, mut response_head) = (RequestHead::default(), ResponseHead::default());
+    let mut answer = ResponseHead::default();
+    let mut fields = Fields::default();
+    fields.push(b"User-Agent", b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0");
+    fields.push(b"Cookie", b"a=b; c=d");
+    let options = RespondOptions {
+        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+        keep_alive_allowed: true,
+        keep_alive_header: None,
+        chunked_allowed: true,
+        trailers_expected: false,
+        upgrade: false,
+    };
+    let mut ends = 0u32;
+    client.start(0, &mut to_server);
+    server.start(0, &mut to_client);
+    let mut round = |now_ms: u64| {
+        for count in 0..32 {
+            let framing = if count % 2 == 0 { RequestFraming::None } else { RequestFraming::Length(100) };
+            let request = NewRequest {
+                method: b"POST",
+                scheme: b"https",
+                authority: b"example.com",
+                path: b"/a/b?c",
+                protocol: None,
+                fields: &fields,
+                framing,
+            };
+            let stream = client.request(&request, &mut to_server).expect("a free stream");
+            if framing != RequestFraming::None {
+                client.send_data(stream, &[7; 100], true, &mut to_server);
+            }
+        }
+        let mut input = &to_server[..];
+        loop {
+            let limits = HeadLimits::default();
+            let event = server.read(&mut input, now_ms, &limits, &mut request_head, &mut to_client);
+            let stream = match event.expect("no error") {
+                ServerEvent::NeedMore => break,
+                ServerEvent::Head { stream, .. } if request_head.framing == RequestFraming::None => stream,
+                ServerEvent::End { stream, .. } => stream,
+                ServerEvent::Data { stream, data } => {
+                    server.consumed(stream, data.len(), &mut to_client);
+                    continue;
+                }
+                _ => continue,
+            };
+            answer.clear();
+            answer.status = Status::OK;
+            answer.set_content_type(b"text/html");
+            answer.set_etag(b"\"673d0a00-400\"");
+            answer.set_content_length(1024);
+            server.respond(stream, &answer, &options, &mut to_client);
+            server.set_has_data(stream, true);
+        }
+        to_server.clear();
+        while let Some((stream, room)) = server.next_turn() {
+            assert_eq!(server.send_data(stream, &[9; 1024][..room.min(1024)], true, &mut to_client), 1024);
+        }
+        let mut input = &to_client[..];
+        loop {
+            let event = client.read(&mut input, now_ms, 4096, &mut response_head, &mut to_server);
+            match event.expect("no error") {
+                ClientEvent::NeedMore => break,
+                ClientEvent::Data { stream, data } => client.consumed(stream, data.len(), &mut to_server),
+                ClientEvent::End { .. } => ends += 1,
+                _ => {}
+            }
+        }
+        to_client.clear();
+    };
+    for now_ms in 0..50 {
+        round(now_ms * 100);
+    }
+    MACHINE_THREAD.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
+    for now_ms in 50..150 {
+        round(now_ms * 100);
+    }
+    MACHINE_THREAD.store(0, Ordering::Relaxed);
+    assert_eq!(ends, 150 * 32);
+    assert_eq!(MACHINE_COUNT.load(Ordering::Relaxed), 0);
 }

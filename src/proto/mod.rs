@@ -2,5 +2,6 @@
 
 pub mod dns;
 pub mod h1;
+pub mod h2;
 pub mod memcached;
 pub mod proxy_protocol;

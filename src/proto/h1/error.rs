@@ -26,15 +26,15 @@ impl RequestError {
     pub(super) const LINE: &'static str = "reading client request line";
     pub(super) const FIELDS: &'static str = "reading client request headers";
 
-    pub(super) fn line(status: Status, message: &'static str) -> RequestError {
+    pub(in crate::proto) fn line(status: Status, message: &'static str) -> RequestError {
         RequestError { status, message: Cow::Borrowed(message.as_bytes()), phase: RequestError::LINE }
     }
 
-    pub(super) fn fields(status: Status, message: &'static str) -> RequestError {
+    pub(in crate::proto) fn fields(status: Status, message: &'static str) -> RequestError {
         RequestError { status, message: Cow::Borrowed(message.as_bytes()), phase: RequestError::FIELDS }
     }
 
-    pub(super) fn quoting(status: Status, message: &str, quoted: &[u8]) -> RequestError {
+    pub(in crate::proto) fn quoting(status: Status, message: &str, quoted: &[u8]) -> RequestError {
         let shown = &quoted[..quoted.len().min(RequestError::QUOTED_LIMIT)];
         let dots: &[u8] = if shown.len() < quoted.len() { b"...\"" } else { b"\"" };
         let text = [message.as_bytes(), b": \"", shown, dots].concat();

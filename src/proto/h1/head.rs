@@ -218,7 +218,7 @@ fn field_line(line: &[u8]) -> Option<(Range<usize>, Range<usize>)> {
 }
 
 /// Whether nginx takes a name as it is: letters, digits and hyphens, and underscores where they are allowed.
-fn is_usual_name(name: &[u8], limits: &HeadLimits) -> bool {
+pub(in crate::proto) fn is_usual_name(name: &[u8], limits: &HeadLimits) -> bool {
     const USUAL: [bool; 256] = {
         let mut table = [false; 256];
         let mut i = 0;

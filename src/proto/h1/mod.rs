@@ -43,8 +43,12 @@ pub use chunked::{
 pub use connection::{Connection, Event, HOLD_LIMIT, HoldFull};
 pub use encode::{RespondOptions, interim};
 pub use error::RequestError;
+pub(in crate::proto) use head::is_usual_name;
 pub use limits::HeadLimits;
 pub use persistence::{After, error_closes};
+pub(in crate::proto) use request_line::is_method;
+pub(in crate::proto) use rules::{apply_rules, parse_length};
+
 pub use request_writer::{RequestWriteError, RequestWriter};
 pub use response_error::{ResponseError, ResponseFault};
 pub use response_reader::{Asked, HeadFacts, ResponseEvent, ResponseLimits, ResponseReader};

@@ -28,6 +28,11 @@ fn is_method_byte(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte == b'_' || byte == b'-'
 }
 
+/// Whether this is a method as nginx takes it.
+pub(in crate::proto) fn is_method(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|&byte| is_method_byte(byte))
+}
+
 /// Checks the method, or as much of it as is there: what is not HTTP at all (a TLS hello, say) is refused at once.
 pub(super) fn check_method(line: &[u8]) -> Result<usize, RequestError> {
     let length = line.iter().take_while(|&&byte| is_method_byte(byte)).count();

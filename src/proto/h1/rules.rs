@@ -30,6 +30,15 @@ fn bad(message: &'static str) -> RequestError {
 
 /// Checks a head whose lines are filled in, and derives host, framing and expectation.
 pub(super) fn apply(head: &mut RequestHead, limits: &HeadLimits) -> Result<(), RequestError> {
+    apply_rules(head, limits, framing)
+}
+
+/// The same for any version; `framing` says how the body ends.
+pub(in crate::proto) fn apply_rules(
+    head: &mut RequestHead,
+    limits: &HeadLimits,
+    framing: impl FnOnce(&RequestHead) -> Result<RequestFraming, RequestError>,
+) -> Result<(), RequestError> {
     no_duplicates(head)?;
     find_host(head)?;
     if head.version == Version::Http09 {
@@ -150,7 +159,7 @@ fn framing(head: &RequestHead) -> Result<RequestFraming, RequestError> {
 }
 
 /// Digits only, up to a signed 64-bit number as nginx has it.
-pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
+pub(in crate::proto) fn parse_length(value: &[u8]) -> Option<u64> {
     let mut length: u64 = 0;
     if value.is_empty() {
         return None;
