@@ -4,3 +4,4 @@ pub mod dns;
 pub mod h1;
 pub mod memcached;
 pub mod proxy_protocol;
+pub mod tls;
