@@ -57,8 +57,6 @@ pub struct TlsFacts {
     pub alpn: Box<[u8]>,
     /// What the client offered.
     pub offer: Offer,
-    /// Which rule about certificates the connection was made under.
-    pub client_auth: ClientAuth,
     /// The client's certificate.
     pub client: Option<ClientCertificate>,
     /// Whether early data came and the handshake is not over yet, so that requests may be repeats (RFC 8470).
@@ -66,13 +64,13 @@ pub struct TlsFacts {
 }
 
 impl TlsFacts {
-    /// Whether requests of the connection may be served at all, by the rule about clients' certificates.
-    pub fn client_verdict(&self) -> ClientVerdict {
-        match (self.client_auth, &self.client) {
+    /// Whether requests of the connection may be served by a server with this rule about clients' certificates.
+    pub fn client_verdict(&self, rule: ClientAuth) -> ClientVerdict {
+        match (rule, &self.client) {
             (ClientAuth::Off, _) => ClientVerdict::Fine,
             (ClientAuth::On, None) => ClientVerdict::Missing,
             (_, None) => ClientVerdict::Fine,
-            (rule, Some(client)) => match &client.verdict {
+            (_, Some(client)) => match &client.verdict {
                 Err(failure) if rule != ClientAuth::OptionalNoCa || !failure.is_about_issuer() => {
                     ClientVerdict::Refused(failure.clone())
                 }

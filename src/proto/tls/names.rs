@@ -259,11 +259,6 @@ pub fn append_scheme(number: u16, out: &mut Vec<u8>) {
     append_name(SCHEME_NAMES, number, out);
 }
 
-/// Whether a number of a suite, group or scheme is one that clients send to keep servers tolerant (RFC 8701).
-pub fn is_grease(number: u16) -> bool {
-    number & 0x0f0f == 0x0a0a && number >> 8 == number & 0xff
-}
-
 /// The number of a group.
 pub fn group_number(group: NamedGroup) -> u16 {
     group.into()
@@ -327,6 +322,5 @@ mod tests {
         append_group(0x4588, &mut out);
         append_scheme(0x0804, &mut out);
         assert_eq!(out, b"TLS_AES_128_GCM_SHA2560x4588rsa_pss_rsae_sha256");
-        assert!(is_grease(0x1a1a) && !is_grease(0x1301) && !is_grease(0x1a2a));
     }
 }

@@ -41,7 +41,7 @@ pub struct ServerTls {
 
 enum State {
     /// The ClientHello is not whole yet.
-    Waiting(Acceptor),
+    Waiting(Box<Acceptor>),
     /// It is; a configuration is to be chosen.
     Hello(Box<Greeted>),
     /// Handshake and what follows.
@@ -76,7 +76,7 @@ impl Default for ServerTls {
 impl ServerTls {
     /// For a connection that was just accepted.
     pub fn new() -> ServerTls {
-        ServerTls { state: State::Waiting(Acceptor::default()) }
+        ServerTls { state: State::Waiting(Box::default()) }
     }
 
     /// Takes bytes of the peer: appends the plaintext in them to `plaintext`, and what is to be sent to `output`. All
@@ -293,7 +293,6 @@ impl Chosen {
             server_name: self.server_name.clone(),
             alpn: connection.alpn_protocol().unwrap_or_default().into(),
             offer,
-            client_auth: self.config.client_auth,
             client,
             early_data: (self.early && connection.is_handshaking()).into(),
         }

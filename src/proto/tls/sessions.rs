@@ -1,7 +1,7 @@
 //! The sessions of clients, kept on our side: `ssl_session_cache`.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use foldhash::fast::RandomState;
@@ -81,9 +81,7 @@ impl SessionCache {
     }
 
     fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
-        let mut hasher = self.hasher.build_hasher();
-        key.hash(&mut hasher);
-        lock(&self.shards[hasher.finish() as usize % SHARDS])
+        lock(&self.shards[self.hasher.hash_one(key) as usize % SHARDS])
     }
 }
 

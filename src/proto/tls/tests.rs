@@ -253,25 +253,25 @@ fn clients_certificates_are_judged_by_the_rule() {
     let tls12 = Versions { tls12: true, tls13: false };
     let tls13 = Versions { tls12: false, tls13: true };
     for versions in [tls12, tls13] {
-        let none = client_auth(ClientAuth::On, None, versions);
-        assert_eq!(none.client_verdict(), ClientVerdict::Missing);
-        assert_eq!(client_auth(ClientAuth::Optional, None, versions).client_verdict(), ClientVerdict::Fine);
+        let verdict = |rule, pair| client_auth(rule, pair, versions).client_verdict(rule);
+        assert_eq!(verdict(ClientAuth::On, None), ClientVerdict::Missing);
+        assert_eq!(verdict(ClientAuth::Optional, None), ClientVerdict::Fine);
         let good = client_auth(ClientAuth::On, Some(pair!("client")), versions);
-        assert_eq!(good.client_verdict(), ClientVerdict::Fine);
+        assert_eq!(good.client_verdict(ClientAuth::On), ClientVerdict::Fine);
         let client = good.client.unwrap();
         assert_eq!((client.verdict, client.scheme), (Ok(()), 0x0403));
         let mut subject = Vec::new();
         Certificate::parse(&client.der).unwrap().append_subject(&mut subject);
         assert!(subject.starts_with(b"emailAddress=j@example.com,"));
         for rule in [ClientAuth::On, ClientAuth::Optional, ClientAuth::OptionalNoCa] {
-            let expired = client_auth(rule, Some(pair!("client-expired")), versions);
-            let ClientVerdict::Refused(failure) = expired.client_verdict() else { panic!("{rule:?}") };
+            let ClientVerdict::Refused(failure) = verdict(rule, Some(pair!("client-expired"))) else {
+                panic!("{rule:?}")
+            };
             assert_eq!(failure.reason, "certificate has expired");
         }
-        let unknown = client_auth(ClientAuth::Optional, Some(pair!("self")), versions);
-        assert!(matches!(unknown.client_verdict(), ClientVerdict::Refused(_)));
+        assert!(matches!(verdict(ClientAuth::Optional, Some(pair!("self"))), ClientVerdict::Refused(_)));
         let unknown = client_auth(ClientAuth::OptionalNoCa, Some(pair!("self")), versions);
-        assert_eq!(unknown.client_verdict(), ClientVerdict::Fine);
+        assert_eq!(unknown.client_verdict(ClientAuth::OptionalNoCa), ClientVerdict::Fine);
         assert_eq!(unknown.client.unwrap().verdict.unwrap_err().reason, "self-signed certificate");
         assert!(client_auth(ClientAuth::Off, Some(pair!("client")), versions).client.is_none());
     }
@@ -346,11 +346,11 @@ fn a_client_s_certificate_is_judged_again_when_its_session_is_taken_up() {
         options.primitives.versions = Versions { tls12: !tls13, tls13 };
         let client = client_config(options);
         let first = Link::new(&with_trust(trust(CA)), &client, "example.com").talk();
-        assert_eq!(first.client_verdict(), ClientVerdict::Fine);
+        assert_eq!(first.client_verdict(ClientAuth::On), ClientVerdict::Fine);
         let elsewhere = with_trust(trust(include_bytes!("fixtures/self.pem")));
         let second = Link::new(&elsewhere, &client, "example.com").talk();
         assert!(second.reused);
-        assert!(matches!(second.client_verdict(), ClientVerdict::Refused(_)));
+        assert!(matches!(second.client_verdict(ClientAuth::On), ClientVerdict::Refused(_)));
     }
 }
 
