@@ -163,6 +163,9 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = choose_server(exchange, context) {
         return Flow::Status(status);
     }
+    if let Err(status) = modules::ssl::admit(exchange, context) {
+        return Flow::Status(status);
+    }
     if exchange.head.method == crate::message::Method::Connect {
         // What follows was meant for a tunnel, whether there will be one or not: it is no request.
         exchange.keep_alive = false;

@@ -139,9 +139,30 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+/// Chooses among a server's pairs, as far as the server's versions and suites let each be used.
+#[derive(Debug)]
+struct Resolver {
+    certificates: Arc<Certificates>,
+    versions: Versions,
+    suites_1_2: Vec<SupportedCipherSuite>,
+    suites_1_3: Vec<SupportedCipherSuite>,
+}
+
+impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.choose(hello.signature_schemes()).map(|(key, _)| key)
+        let offers = |suite: &&SupportedCipherSuite| hello.cipher_suites().contains(&suite.suite());
+        if self.versions.tls13 && self.suites_1_3.iter().any(|suite| offers(&suite)) {
+            return self.certificates.choose(hello.signature_schemes()).map(|(key, _)| key);
+        }
+        // In TLS 1.2 the suite names the kind of key.
+        let common = self.suites_1_2.iter().filter(offers);
+        let (mut rsa, mut other) = (false, false);
+        for name in common.filter_map(|suite| names::cipher(suite.suite().into())) {
+            *if name.contains("-RSA-") { &mut rsa } else { &mut other } = true;
+        }
+        let fits = |scheme: &&SignatureScheme| if names::is_rsa((**scheme).into()) { rsa } else { other };
+        let schemes: Vec<SignatureScheme> = hello.signature_schemes().iter().filter(fits).copied().collect();
+        self.certificates.choose(&schemes).map(|(key, _)| key)
     }
 }
 
@@ -236,6 +257,7 @@ pub struct ServerOptions {
 pub struct ServerTlsConfig {
     pub(super) inner: Arc<ServerConfig>,
     pub(super) certificates: Arc<Certificates>,
+    versions: Versions,
     pub(super) client_auth: ClientAuth,
     pub(super) client_trust: Arc<Trust>,
     pub(super) reject: bool,
@@ -256,7 +278,13 @@ impl ServerTlsConfig {
                 builder.with_client_cert_verifier(Arc::new(ClientVerifier::new(&authorities)?))
             }
         };
-        let mut inner = builder.with_cert_resolver(Arc::clone(&options.certificates) as _);
+        let resolver = Resolver {
+            certificates: Arc::clone(&options.certificates),
+            versions: options.primitives.versions,
+            suites_1_2: options.primitives.suites_1_2,
+            suites_1_3: options.primitives.suites_1_3,
+        };
+        let mut inner = builder.with_cert_resolver(Arc::new(resolver));
         inner.ignore_client_order = options.prefer_server_ciphers;
         inner.max_fragment_size = fragment_size(options.record_size);
         inner.alpn_protocols = options.protocols;
@@ -278,6 +306,7 @@ impl ServerTlsConfig {
         Ok(ServerTlsConfig {
             inner: Arc::new(inner),
             certificates: options.certificates,
+            versions: options.primitives.versions,
             client_auth: options.client_auth,
             client_trust: options.client_trust,
             reject: options.reject,
@@ -286,12 +315,15 @@ impl ServerTlsConfig {
     }
 
     /// The same with other pairs: for certificates whose names depend on the client.
-    pub fn with_certificates(&self, certificates: Arc<Certificates>) -> ServerTlsConfig {
+    pub fn with_certificates(&self, pairs: Arc<Certificates>) -> ServerTlsConfig {
         let mut inner = ServerConfig::clone(&self.inner);
-        inner.cert_resolver = Arc::clone(&certificates) as _;
+        let suites = inner.crypto_provider().cipher_suites.iter().copied();
+        let (suites_1_3, suites_1_2) = suites.partition(|suite| suite.tls13().is_some());
+        let (certificates, versions) = (Arc::clone(&pairs), self.versions);
+        inner.cert_resolver = Arc::new(Resolver { certificates, versions, suites_1_2, suites_1_3 });
         ServerTlsConfig {
             inner: Arc::new(inner),
-            certificates,
+            certificates: pairs,
             client_trust: Arc::clone(&self.client_trust),
             clock: Arc::clone(&self.clock),
             ..*self

@@ -31,6 +31,11 @@ mod tests;
 mod tickets;
 mod verify;
 
+/// A cipher suite.
+pub type Suite = rustls::SupportedCipherSuite;
+/// A key exchange group.
+pub type Group = &'static dyn rustls::crypto::SupportedKxGroup;
+
 pub use certificate::{Certificate, append_time};
 pub use client::{ClientTls, UpstreamFacts};
 pub use clock::TlsClock;

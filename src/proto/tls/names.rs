@@ -259,6 +259,11 @@ pub fn append_scheme(number: u16, out: &mut Vec<u8>) {
     append_name(SCHEME_NAMES, number, out);
 }
 
+/// Whether a signature scheme is for RSA keys.
+pub fn is_rsa(scheme: u16) -> bool {
+    scheme & 0xff == 1 || matches!(scheme, 0x0804..=0x0806 | 0x0809..=0x080b)
+}
+
 /// The number of a group.
 pub fn group_number(group: NamedGroup) -> u16 {
     group.into()

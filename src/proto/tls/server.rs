@@ -302,7 +302,7 @@ impl Chosen {
     fn own_scheme(&self, version: ProtocolVersion, cipher: &str, offer: &Offer) -> u16 {
         let is_possible = |scheme: &u16| match (version, scheme) {
             // In TLS 1.2 the suite names the kind of key.
-            (ProtocolVersion::TLSv1_2, scheme) => is_rsa(*scheme) == cipher.contains("-RSA-"),
+            (ProtocolVersion::TLSv1_2, scheme) => names::is_rsa(*scheme) == cipher.contains("-RSA-"),
             // PKCS#1 signatures are for TLS 1.2 alone (RFC 8446, 4.2.3).
             (_, 0x0401 | 0x0501 | 0x0601) => false,
             _ => true,
@@ -311,9 +311,4 @@ impl Chosen {
             offer.schemes.iter().copied().filter(is_possible).map(rustls::SignatureScheme::from).collect();
         self.config.certificates.choose(&schemes).map_or(0, |(_, scheme)| scheme.into())
     }
-}
-
-/// Whether a signature scheme is for RSA keys.
-fn is_rsa(scheme: u16) -> bool {
-    scheme & 0xff == 1 || matches!(scheme, 0x0804..=0x0806 | 0x0809..=0x080b)
 }
