@@ -46,6 +46,13 @@ pub(super) struct Sources {
     pub paths: Vec<Arc<str>>,
 }
 
+/// Pairs with the contents of the files that they were made of.
+#[derive(Default)]
+pub(super) struct LoadedPairs {
+    pub pairs: Vec<Pair>,
+    pub contents: Vec<Arc<[u8]>>,
+}
+
 impl Sources {
     /// Whether a name has variables.
     pub fn is_dynamic(&self) -> bool {
@@ -64,11 +71,11 @@ impl Sources {
         &self,
         files: &mut dyn Files,
         conf_prefix: &str,
-    ) -> Result<(Vec<Pair>, Vec<Arc<[u8]>>), Problem> {
+    ) -> Result<LoadedPairs, Problem> {
         let passwords = self.passwords();
-        let (mut pairs, mut contents) = (Vec::new(), Vec::new());
+        let LoadedPairs { mut pairs, mut contents } = LoadedPairs::default();
         if self.is_dynamic() {
-            return Ok((pairs, contents));
+            return Ok(LoadedPairs { pairs, contents });
         }
         for (certificate, key) in &self.pairs {
             let chain = read(files, certificate, conf_prefix, "certificate")?;
@@ -80,7 +87,7 @@ impl Sources {
             })?);
             contents.extend([chain, secret]);
         }
-        Ok((pairs, contents))
+        Ok(LoadedPairs { pairs, contents })
     }
 }
 
@@ -205,7 +212,7 @@ impl Loader<'_> {
     fn try_server(&mut self, settings: &Settings) -> Result<ServerTls, Problem> {
         let conf_prefix: Box<str> = self.builder.conf_prefix.as_str().into();
         let sources = self.sources(settings)?;
-        let (pairs, contents) = sources.load(self.files, &conf_prefix)?;
+        let LoadedPairs { pairs, contents } = sources.load(self.files, &conf_prefix)?;
         let trust = self.trust(settings)?;
         let authorities = match &settings.client_certificate {
             Some(file) => vec![read(self.files, file, &conf_prefix, "certificate")?],

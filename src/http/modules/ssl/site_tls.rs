@@ -11,7 +11,7 @@ use crate::http::exchange::Exchange;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::proto::tls::{Certificates, Pair, ServerTlsConfig, SessionCache, TicketKeys, TlsClock};
 
-use super::load::Sources;
+use super::load::{LoadedPairs, Sources};
 use super::{CertificateCache, FileText};
 
 /// See the module's documentation.
@@ -148,7 +148,7 @@ impl ServerTls {
     /// Reads the files again. If they have changed and fit together, new handshakes see the new pairs, all at once
     /// (`true`); if not, the old ones stay, and the error says why.
     pub fn reload(&self, files: &mut dyn Files) -> Result<bool, String> {
-        let (pairs, contents) = self.sources.load(files, &self.conf_prefix).map_err(|error| error.message)?;
+        let LoadedPairs { pairs, contents } = self.sources.load(files, &self.conf_prefix).map_err(|error| error.message)?;
         let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if *seen == contents {
             return Ok(false);
