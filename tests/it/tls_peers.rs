@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thalweg::proto::tls::{
-    Certificate, Certificates, ClientAuth, ClientOptions, ClientTls, ClientTlsConfig, MAX_RECORD, Pair, Primitives,
-    Received, ServerOptions, ServerTls, ServerTlsConfig, SessionCache, TicketKeys, TlsClock, TlsFacts, Trust, names,
+    Certificate, Certificates, ClientAuth, ClientOptions, ClientTls, ClientTlsConfig, MAX_RECORD, Pair,
+    Primitives, Received, ServerOptions, ServerTls, ServerTlsConfig, SessionCache, TicketKeys, TlsClock,
+    TlsFacts, Trust, names,
 };
 
 /// As long as a peer may take for an answer.
@@ -160,7 +161,11 @@ fn s_client_is_served_with_every_version_and_key() {
     let served = Served::new(options());
     for (arguments, protocol, cipher) in [
         (&["-tls1_3"][..], "TLSv1.3", "TLS_AES_256_GCM_SHA384"),
-        (&["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], "TLSv1.3", "TLS_CHACHA20_POLY1305_SHA256"),
+        (
+            &["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"],
+            "TLSv1.3",
+            "TLS_CHACHA20_POLY1305_SHA256",
+        ),
         (&["-tls1_2"], "TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384"),
         (&["-tls1_2", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"], "TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256"),
     ] {
@@ -174,7 +179,11 @@ fn s_client_is_served_with_every_version_and_key() {
         let mut offered = Vec::new();
         names::append_cipher(facts.offer.ciphers[0], &mut offered);
         assert!(!offered.starts_with(b"0x"), "what OpenSSL offers has OpenSSL's names");
-        let signed = if facts.scheme >> 8 == 8 { "Peer signature type: RSA-PSS" } else { "Peer signature type: ECDSA" };
+        let signed = if facts.scheme >> 8 == 8 {
+            "Peer signature type: RSA-PSS"
+        } else {
+            "Peer signature type: ECDSA"
+        };
         assert!(printed.contains(signed), "{}: {printed}", facts.scheme);
     }
 }
@@ -191,12 +200,14 @@ fn s_client_takes_its_session_up() {
             let mut options = options();
             if cached {
                 options.tickets = None;
-                options.sessions = Some(Arc::new(SessionCache::new(1 << 20, 300, Arc::clone(&options.clock))));
+                options.sessions =
+                    Some(Arc::new(SessionCache::new(1 << 20, 300, Arc::clone(&options.clock))));
             }
             let served = Served::new(options);
             let (_, first) = served.ask(&[version, "-servername", "example.com", "-sess_out", &session]);
             assert!(!first.unwrap().reused);
-            let (printed, second) = served.ask(&[version, "-servername", "example.com", "-sess_in", &session]);
+            let (printed, second) =
+                served.ask(&[version, "-servername", "example.com", "-sess_in", &session]);
             assert!(second.unwrap().reused && printed.contains("Reused, "), "{version} {cached}: {printed}");
         }
     }
@@ -241,7 +252,8 @@ fn s_client_is_told_why_it_is_refused() {
 
 /// `openssl s_server -rev` on a free port: it sends every line back in reverse.
 fn reversing_server(arguments: &[&str]) -> (Peer, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let port =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let server = Command::new("openssl")
         .args(["s_server", "-rev", "-accept", &format!("127.0.0.1:{port}")])
         .args(["-cert", &path("server-ec.pem"), "-key", &path("server-ec.key")])

@@ -407,7 +407,10 @@ mod tests {
     fn what_is_wrong_is_told_in_openssl_s_words() {
         let client = |text| verify(&trust(1), text, Purpose::Client);
         assert_eq!(client(include_bytes!("fixtures/client-expired.pem")), "10:certificate has expired");
-        assert_eq!(client(include_bytes!("fixtures/client-deep.pem")), "20:unable to get local issuer certificate");
+        assert_eq!(
+            client(include_bytes!("fixtures/client-deep.pem")),
+            "20:unable to get local issuer certificate"
+        );
         assert_eq!(client(include_bytes!("fixtures/self.pem")), "18:self-signed certificate");
         assert_eq!(client(include_bytes!("fixtures/server-ec.pem")), "26:unsuitable certificate purpose");
         let none = Trust::new(&[], &[], 1).unwrap();
