@@ -28,7 +28,7 @@ use crate::message::Status;
 use crate::proto::tls::{ClientAuth, ClientVerdict, Group, Primitives, Suite, Versions, names};
 
 pub use load::{AddressPlace, ServerPlace, finish};
-pub use site_tls::{FileOrData, PairText, ServerTls, SiteTls};
+pub use site_tls::{FileOrData, PairText, ServerTls, SiteTls, server_of};
 pub use variables::VARIABLES;
 
 settings! {

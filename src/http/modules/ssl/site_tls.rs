@@ -8,6 +8,7 @@ use crate::base::regex::Captures;
 use crate::conf::files::Files;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
+use crate::http::server_names::ServerNames;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::proto::tls::{Certificates, Pair, ServerTlsConfig, SessionCache, TicketKeys, TlsClock};
 
@@ -104,11 +105,18 @@ impl Site {
     pub fn tls_server(&self, address: AddressId, name: Option<&str>) -> Option<(ServerId, &Arc<ServerTls>)> {
         let address = &self.addresses[address.0 as usize];
         let named = name.zip(address.names.as_ref()).and_then(|(name, names)| {
-            let found = names.find(name.as_bytes(), &mut Captures::default()).ok()??;
-            Some((found.target, self.tls.server(found.target)?))
+            let server = server_of(names, name)?;
+            Some((server, self.tls.server(server)?))
         });
         named.or_else(|| Some((address.default_server, self.tls.server(address.default_server)?)))
     }
+}
+
+/// The server that a name of a ClientHello means; `None` for the default server, also where a regular expression reaches
+/// its bound.
+pub fn server_of(names: &ServerNames<ServerId>, name: &str) -> Option<ServerId> {
+    let found = names.find(name.as_bytes(), &mut Captures::default()).ok()??;
+    Some(found.target)
 }
 
 impl ServerTls {

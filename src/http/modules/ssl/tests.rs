@@ -414,3 +414,13 @@ fn requests_are_refused_by_the_rule_of_their_server() {
     world.tls = None;
     assert_eq!(world.get("/").status, 200, "a port without TLS has no certificates to ask for");
 }
+
+#[test]
+fn a_request_without_a_host_is_that_of_the_handshake_s_name() {
+    let text = "server { return 200 first; } server { server_name example.com; return 200 named; }";
+    let mut world = World::new(text);
+    assert_eq!(world.send("GET / HTTP/1.0\r\n\r\n").text(), "first");
+    world.tls = Some(Rc::new(facts(None)));
+    assert_eq!(world.send("GET / HTTP/1.0\r\n\r\n").text(), "named");
+    assert_eq!(world.send("GET / HTTP/1.1\r\nHost: other\r\n\r\n").text(), "first");
+}
