@@ -8,7 +8,7 @@ use super::{
 };
 
 /// A server without certificates: every ClientHello is read, and none is served.
-fn config() -> &'static Arc<ServerTlsConfig> {
+pub fn config() -> &'static Arc<ServerTlsConfig> {
     static CONFIG: OnceLock<Arc<ServerTlsConfig>> = OnceLock::new();
     CONFIG.get_or_init(|| {
         let options = ServerOptions {

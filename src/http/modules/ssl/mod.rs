@@ -4,6 +4,7 @@
 //! the whole is read ([`SiteTls`]); [`variables`] show what a connection agreed upon. What the TLS library lacks is
 //! refused or warned of, with the alternative.
 
+mod cache;
 mod load;
 mod site_tls;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::http::settings::settings;
 use crate::message::Status;
 use crate::proto::tls::{ClientAuth, ClientVerdict, Group, Primitives, Suite, Versions, names};
 
+pub use cache::{Cached, PairCache};
 pub use load::{AddressPlace, ServerPlace, finish};
 pub use site_tls::{FileOrData, PairText, ServerTls, SiteTls, server_of};
 pub use variables::VARIABLES;
@@ -61,7 +63,7 @@ settings! {
         /// Lists of revoked certificates.
         crl: Option<FileText> = None, inherit;
             "ssl_crl" HTTP_SERVER, Arity::exactly(1), default "", once file;
-        /// Whether requests may come before the handshake is over (TLS 1.3); they may be repeats.
+        /// Whether requests may come before the handshake is over (TLS 1.3); they may be repeats. Sessions are on our side then, not in tickets.
         early_data: bool = false, inherit;
             "ssl_early_data" HTTP_SERVER, Arity::FLAG, default "off", once flag;
         /// Key exchange groups.

@@ -1,7 +1,7 @@
 //! The TLS of a whole site, frozen: a configuration for each server, found by the name in the ClientHello. Only
 //! certificates change while it lives, when their files do.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use crate::base::regex::Captures;
@@ -86,10 +86,10 @@ impl SiteTls {
 
     /// Every server's TLS with the first server that has it.
     pub fn all(&self) -> impl Iterator<Item = (ServerId, &Arc<ServerTls>)> {
-        self.servers.iter().enumerate().filter_map(|(at, tls)| {
+        let mut seen = HashSet::new();
+        self.servers.iter().enumerate().filter_map(move |(at, tls)| {
             let tls = tls.as_ref()?;
-            let is_first = !self.servers[..at].iter().flatten().rev().take(64).any(|other| Arc::ptr_eq(other, tls));
-            is_first.then_some((ServerId(at as u32), tls))
+            seen.insert(Arc::as_ptr(tls)).then_some((ServerId(at as u32), tls))
         })
     }
 
