@@ -32,7 +32,10 @@ where
     D: SideData,
 {
     loop {
-        // The library may hold bytes already (behind a ClientHello), so it works before it is fed.
+        // Without input there is work still: the library may hold bytes that stood behind a ClientHello.
+        if !input.is_empty() {
+            connection.read_tls(input).map_err(|error| TlsError::new(Fault::Internal, error.to_string()))?;
+        }
         let state = match connection.process_new_packets() {
             Ok(state) => state,
             Err(error) => {
@@ -49,9 +52,6 @@ where
         }
         if input.is_empty() {
             return Ok(Received::NeedMore);
-        }
-        if let Err(error) = connection.read_tls(input) {
-            return Err(TlsError::new(Fault::Internal, error.to_string()));
         }
     }
 }
