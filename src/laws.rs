@@ -11,7 +11,7 @@ use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
-use crate::proto::{h1, h2, memcached, proxy_protocol};
+use crate::proto::{h1, h2, memcached, proxy_protocol, tls};
 use crate::upstream::names;
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
@@ -19,6 +19,7 @@ pub type Law = (&'static str, fn(&[u8]));
 
 /// All laws that have a fuzz target.
 pub const LAWS: &[Law] = &[
+    ("certificate", certificate),
     ("chunked_body", chunked_body),
     ("configuration_text", configuration_text),
     ("dns_answer", dns_answer),
@@ -41,6 +42,7 @@ pub const LAWS: &[Law] = &[
     ("server_names", server_names),
     ("site", site),
     ("template", template),
+    ("tls_hello", tls_hello),
     ("unsafe_uri", unsafe_uri),
     ("uri_normalise", uri_normalise),
     ("values", values),
@@ -185,6 +187,16 @@ pub fn dns_answer(data: &[u8]) {
     dns::fuzz::law_question_is_echoed(data.len() as u16, &name, record);
     dns::fuzz::fuzz_reply(messages.get(2..).unwrap_or_default(), &name, record);
     names::fuzz::fuzz_resolver(&name, record == RecordType::Srv, messages);
+}
+
+/// What a TLS client sends first.
+pub fn tls_hello(data: &[u8]) {
+    tls::fuzz::fuzz_hello(data, step(data));
+}
+
+/// A certificate's DER; also read as PEM.
+pub fn certificate(data: &[u8]) {
+    tls::fuzz::fuzz_certificate(data);
 }
 
 /// A request target.

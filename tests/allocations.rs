@@ -117,6 +117,7 @@ impl Ground {
                 privileged: false,
                 resolve: None,
                 previous_logs: None,
+                previous_tls: None,
             },
         );
         let site = Arc::new(built.site.expect("a site"));

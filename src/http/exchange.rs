@@ -10,6 +10,7 @@ use std::rc::Rc;
 use crate::base::regex::Captures;
 use crate::message::{Fields, RequestHead, ResponseHead, Status, Version};
 use crate::proto::proxy_protocol::ProxyHeader;
+use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
 use super::context::{Context, Env};
@@ -55,6 +56,8 @@ pub struct ConnectionFacts {
     pub proxy_protocol: Option<Rc<ProxyHeader>>,
     /// Whether it is under TLS.
     pub secure: bool,
+    /// What its TLS handshake agreed upon; set when that is over, or when requests come before.
+    pub tls: Option<Rc<TlsFacts>>,
 }
 
 /// A request body that was read.

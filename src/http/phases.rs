@@ -163,6 +163,9 @@ fn start(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if let Err(status) = choose_server(exchange, context) {
         return Flow::Status(status);
     }
+    if let Err(status) = modules::ssl::admit(exchange, context) {
+        return Flow::Status(status);
+    }
     if exchange.head.method == crate::message::Method::Connect {
         // What follows was meant for a tunnel, whether there will be one or not: it is no request.
         exchange.keep_alive = false;
@@ -197,12 +200,17 @@ fn take_target(exchange: &mut Exchange, context: &mut Context) -> Result<(), Sta
     Ok(())
 }
 
-/// Looks the server of the request's host up; a request without one is that of the server named `""`.
+/// Looks the server of the request's host up; a request without one is that of the name that its TLS handshake was for,
+/// else of the server named `""`.
 fn choose_server(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
     let address = &context.site.addresses[exchange.address.0 as usize];
-    if let Some(names) = &address.names
-        && let Some(server) = exchange.find_server(context, names)?
-    {
+    let Some(names) = &address.names else { return Ok(()) };
+    let named = exchange.connection.tls.as_ref().filter(|tls| !tls.server_name.is_empty());
+    let found = match named.filter(|_| exchange.host().is_empty()) {
+        Some(tls) => modules::ssl::server_of(names, &tls.server_name),
+        None => exchange.find_server(context, names)?,
+    };
+    if let Some(server) = found {
         exchange.server = server;
         exchange.location = context.site.server(server).root;
     }

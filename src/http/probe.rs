@@ -42,6 +42,7 @@ fn build_whole(text: &str) -> Built {
     let options = BuildOptions {
         error_log: &crate::conf::log_target::LogTarget::File("logs/error.log".into()),
         previous_logs: None,
+        previous_tls: None,
         path: "/etc/t.conf",
         prefix: "/p/",
         command_line: "",
@@ -89,6 +90,7 @@ impl Probe {
                 local: address("192.0.2.99:8080"),
                 proxy_protocol: None,
                 secure: false,
+                tls: None,
             },
         }
     }

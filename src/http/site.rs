@@ -16,6 +16,7 @@ use super::access_log::AccessLogs;
 use super::file::FileOptions;
 use super::location_tree::LocationTree;
 use super::modules::LocationSettings;
+use super::modules::ssl::SiteTls;
 use super::server_names::ServerNames;
 use super::upstreams::Upstreams;
 use super::variables::Variables;
@@ -51,6 +52,8 @@ pub struct Site {
     pub zones: Zones,
     /// Whether the configuration shows `$server_addr`.
     pub mentions_server_address: bool,
+    /// The servers' side of TLS.
+    pub tls: SiteTls,
     /// Every log that the settings name.
     pub logs: LogList,
     /// `error_log` of the main context, for scopes without one and for what belongs to no request.

@@ -24,6 +24,7 @@ use crate::conf::files::MemoryFiles;
 use crate::conf::render;
 use crate::message::{Fields, RequestHead, ResponseFraming};
 use crate::proto::h1::{Connection, Event, HeadLimits, RespondOptions};
+use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
 use super::build::{BuildOptions, Built, build};
@@ -61,6 +62,8 @@ pub struct World {
     pub peer: Endpoint,
     /// Our end of the connection.
     pub local: Endpoint,
+    /// What the connection's TLS handshake agreed upon; none without TLS.
+    pub tls: Option<Rc<TlsFacts>>,
     /// Warnings and notes of the configuration, as `-t` shows them.
     pub notes: Vec<String>,
     /// Paths that were asked for by the last request, each with what was wanted.
@@ -129,6 +132,7 @@ pub fn build_whole(text: Vec<u8>, files: MemoryFiles) -> Built {
     let options = BuildOptions {
         error_log: &crate::conf::log_target::LogTarget::Stderr,
         previous_logs: None,
+        previous_tls: None,
         path: "/etc/thalweg/thalweg.conf",
         prefix: "/usr/share/thalweg/",
         command_line: "",
@@ -172,6 +176,7 @@ impl World {
             env: Env::new(now, dates, LogQueue::default(), 1, 4242, b"testhost"),
             peer: address("192.0.2.1:40000"),
             local: address("198.51.100.1:80"),
+            tls: None,
             notes,
             lookups: Vec::new(),
             calls: Vec::new(),
@@ -250,7 +255,8 @@ impl World {
             peer: self.peer.clone(),
             local: self.local.clone(),
             proxy_protocol: None,
-            secure: false,
+            secure: self.tls.is_some(),
+            tls: self.tls.clone(),
         };
         let started = self.env.now.monotonic_ms;
         let mut exchange = Exchange::begin(self.site.clone(), AddressId(0), facts, started, head);

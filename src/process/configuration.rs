@@ -3,7 +3,6 @@
 use super::invocation::Paths;
 use crate::conf::diagnostics::{Diagnostics, Severity};
 use crate::conf::files::{FileError, Files, MemoryFiles};
-use crate::conf::log_list::LogList;
 use crate::conf::render::{self, Style};
 use crate::conf::source::{Origin, SourceMap};
 use crate::http::build::{BuildOptions, Built, build};
@@ -94,8 +93,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads it from disk. `before` are the logs of the configuration that it replaces.
-    pub fn load(&self, names: Names, before: Option<&LogList>) -> Result<Loaded, SiteErrors> {
+    /// Reads it from disk. `before` is the site that it replaces.
+    pub fn load(&self, names: Names, before: Option<&Site>) -> Result<Loaded, SiteErrors> {
         let built = match &self.text {
             None => self.build(&mut ConfigFiles, names, before),
             Some(text) => {
@@ -121,7 +120,7 @@ impl Source {
         built.site.ok_or_else(|| errors(&built.diagnostics, &built.sources))
     }
 
-    fn build(&self, files: &mut dyn Files, names: Names, before: Option<&LogList>) -> Built {
+    fn build(&self, files: &mut dyn Files, names: Names, before: Option<&Site>) -> Built {
         let prefix = format!("{}/", self.paths.prefix.to_string_lossy().trim_end_matches('/'));
         build(
             files,
@@ -136,7 +135,8 @@ impl Source {
                     Names::LookUp => Some(resolve),
                     Names::Ignore => None,
                 },
-                previous_logs: before,
+                previous_logs: before.map(|site| &site.logs),
+                previous_tls: before.map(|site| &site.tls),
             },
         )
     }

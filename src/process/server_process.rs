@@ -167,7 +167,7 @@ impl ServerProcess {
 
     /// Replaces what is served, or changes nothing and says why.
     fn reload(&mut self) -> Result<(), Vec<String>> {
-        let loaded = self.source.load(Names::LookUp, Some(&self.site.logs)).map_err(|errors| errors.lines)?;
+        let loaded = self.source.load(Names::LookUp, Some(&self.site)).map_err(|errors| errors.lines)?;
         for warning in loaded.warnings() {
             self.log.write(Level::Warn, &warning);
         }

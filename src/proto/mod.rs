@@ -5,3 +5,4 @@ pub mod h1;
 pub mod h2;
 pub mod memcached;
 pub mod proxy_protocol;
+pub mod tls;

@@ -53,6 +53,7 @@ mod spa;
 mod split_clients;
 mod static_files;
 mod stub_status;
+mod tls_peers;
 mod tunnel;
 mod userid;
 mod variables;

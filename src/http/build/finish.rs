@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::conf::diagnostics::Diagnostic;
+use crate::conf::files::Files;
 use crate::conf::listen::{ListenDirective, ListenNote, ListenTable};
 use crate::conf::main_settings::MainSettings;
+use crate::http::modules::ssl::{self, AddressPlace, ServerPlace, SiteTls};
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{Address, Location, LocationKind, Server, ServerId, Site};
@@ -26,7 +28,15 @@ pub struct HttpDraft {
 }
 
 /// Freezes everything. `None` if something essential is missing; the reasons are in the diagnostics.
-pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder) -> Option<Site> {
+///
+/// `files` gives the certificates that the servers name; sessions of `previous` stay good.
+pub fn finish(
+    main: MainSettings,
+    http: Option<HttpDraft>,
+    builder: &mut Builder,
+    files: &mut dyn Files,
+    previous: Option<&SiteTls>,
+) -> Option<Site> {
     let defaults = modules::outermost_drafts(builder).outermost();
     let mut servers = std::mem::take(&mut builder.servers);
     let mut frozen_servers = Vec::with_capacity(servers.len());
@@ -43,6 +53,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
     add_default_listens(builder, &mut servers);
     let listens = gather_listens(builder, &servers);
     let addresses = gather_addresses(builder, &listens, &servers);
+    let tls = finish_tls(builder, files, &servers, &listens, previous);
     let variables = builder.finish_variables();
     let logs = modules::log::finish(builder, &main);
     let locations: Option<Vec<Location>> = std::mem::take(&mut builder.locations).into_iter().collect();
@@ -57,6 +68,7 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         addresses,
         servers: frozen_servers,
         locations: locations?,
+        tls,
         variables,
         logs: std::mem::take(&mut builder.logs),
         error_log: logs.error,
@@ -64,6 +76,41 @@ pub fn finish(main: MainSettings, http: Option<HttpDraft>, builder: &mut Builder
         debug_connections: logs.debug_connections,
         upstreams: gather_upstreams(builder, resolver.as_ref()),
     })
+}
+
+/// The servers' TLS: their certificates are read now, when every setting is merged.
+fn finish_tls(
+    builder: &mut Builder,
+    files: &mut dyn Files,
+    servers: &[ServerDraft],
+    listens: &ListenTable,
+    previous: Option<&SiteTls>,
+) -> SiteTls {
+    let places: Option<Vec<ServerPlace>> = servers
+        .iter()
+        .map(|server| {
+            let root = builder.locations.get(server.root.0 as usize)?.as_ref()?;
+            let settings = Arc::clone(&root.settings.ssl);
+            Some(ServerPlace { settings, span: server.span, include: server.include })
+        })
+        .collect();
+    // Without an `http` block there are no servers.
+    let Some(places) = places else { return SiteTls::default() };
+    let addresses: Vec<AddressPlace> = listens
+        .addresses()
+        .iter()
+        .filter(|shared| shared.protocol.ssl)
+        .map(|shared| {
+            let default = &servers[shared.default_server];
+            let listen = default.listens.iter().find(|(listen, _)| listen.address == shared.address);
+            AddressPlace {
+                default_server: shared.default_server,
+                servers: shared.servers.clone(),
+                span: listen.map_or(default.span, |(_, span)| *span),
+            }
+        })
+        .collect();
+    ssl::finish(files, builder, &places, &addresses, previous)
 }
 
 fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged, id: ServerId) -> Server {

@@ -19,6 +19,7 @@ pub fn fuzz_build(data: &[u8]) {
         command_line: "",
         error_log: &LogTarget::Stderr,
         previous_logs: None,
+        previous_tls: None,
         hostname: b"machine",
         privileged: true,
         resolve: Some(|_| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),

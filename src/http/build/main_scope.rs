@@ -16,6 +16,7 @@ use crate::conf::parser::Reader;
 use crate::conf::source::{Origin, SourceMap};
 use crate::conf::tree::{self, Word};
 use crate::conf::values;
+use crate::http::modules::ssl::SiteTls;
 use crate::http::modules::{geo_mmdb, log};
 use crate::http::site::Site;
 
@@ -34,6 +35,8 @@ pub struct BuildOptions<'a> {
     pub error_log: &'a LogTarget,
     /// The logs of the configuration that this one replaces, so that equal ones keep their numbers.
     pub previous_logs: Option<&'a LogList>,
+    /// The TLS of the configuration that this one replaces, so that sessions stay good.
+    pub previous_tls: Option<&'a SiteTls>,
     /// The machine's name.
     pub hostname: &'a [u8],
     /// Whether port 80 may be bound, so that it is the default one.
@@ -86,7 +89,7 @@ pub fn build(files: &mut dyn Files, options: &BuildOptions) -> Built {
         scope.builder.diagnostics.push(Diagnostic::error("no \"events\" section in configuration"));
     }
     geo_mmdb::read_databases(&mut scope.builder, files);
-    let site = finish::finish(scope.main, scope.http, &mut scope.builder);
+    let site = finish::finish(scope.main, scope.http, &mut scope.builder, files, options.previous_tls);
     report_without_meaning(&mut scope.builder);
     let diagnostics = std::mem::take(&mut scope.builder.diagnostics);
     Built {

@@ -139,6 +139,8 @@ modules_with_settings! {
     referer,
     /// `secure_link`.
     secure_link,
+    /// TLS to clients.
+    ssl,
     /// `userid`.
     userid,
     /// `modern_browser`, `ancient_browser`.
@@ -235,6 +237,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     realip::VARIABLES,
     referer::VARIABLES,
     secure_link::VARIABLES,
+    ssl::VARIABLES,
     userid::VARIABLES,
     browser::VARIABLES,
     stub_status::VARIABLES,

@@ -243,6 +243,7 @@ impl Worker {
             local,
             proxy_protocol: None,
             secure: false,
+            tls: None,
         };
         let client = Client {
             socket,
