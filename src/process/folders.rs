@@ -1,7 +1,7 @@
 //! Folders for temporary files: made by the main thread, which may, for the workers, which may not.
 
 use crate::base::level::Level;
-use crate::http::site::Site;
+use crate::http::site::{Location, Site};
 use crate::server::listeners::describe;
 use crate::server::runtime::Identity;
 use std::collections::BTreeSet;
@@ -9,14 +9,18 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
-/// Makes the folders that a site's requests may put their bodies into, for the workers' user alone, as nginx does at
+/// Makes the folders that a site's requests and responses may put their bodies into, for the workers' user alone, as nginx does at
 /// each start and reload. nginx refuses to start without them; most sites never need one, so that here it is an alert.
 pub fn make(site: &Site, owner: Option<&Identity>, log: &mut dyn FnMut(Level, &str)) {
-    let settings = site.locations.iter().filter_map(|one| one.settings.request_body.temp_path.as_ref());
-    let paths: BTreeSet<&str> = settings.map(|temp| &*temp.path).collect();
+    let both = |one: &'_ Location| {
+        [one.settings.request_body.temp_path.clone(), one.settings.proxy.temp_path.clone()]
+    };
+    let paths: BTreeSet<Arc<str>> =
+        site.locations.iter().flat_map(both).flatten().map(|temp| temp.path).collect();
     for path in paths {
-        if let Err((call, error)) = make_one(Path::new(path), owner) {
+        if let Err((call, error)) = make_one(Path::new(&*path), owner) {
             log(Level::Alert, &format!("{call} \"{path}\" failed ({})", describe(&error)));
         }
     }
