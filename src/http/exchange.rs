@@ -56,6 +56,8 @@ pub struct ConnectionFacts {
     pub proxy_protocol: Option<Rc<ProxyHeader>>,
     /// Whether it is under TLS.
     pub secure: bool,
+    /// Whether it should be and is not: the client speaks plain HTTP where TLS is spoken.
+    pub lacks_tls: bool,
     /// What its TLS handshake agreed upon; set when that is over, or when requests come before.
     pub tls: Option<Rc<TlsFacts>>,
 }

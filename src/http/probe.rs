@@ -90,6 +90,7 @@ impl Probe {
                 local: address("192.0.2.99:8080"),
                 proxy_protocol: None,
                 secure: false,
+                lacks_tls: false,
                 tls: None,
             },
         }

@@ -4,6 +4,7 @@
 //! ([`upgrade`]), into the background ([`daemon`]), pid file ([`pid_file`]), then the master ([`master`]), which forks
 //! the server process ([`server_process`]); they speak by signals ([`signals`]) and a socket ([`channel`]).
 
+pub mod certificates;
 pub mod channel;
 pub mod configuration;
 pub mod daemon;

@@ -1,5 +1,6 @@
 //! The server process's main thread: starts the workers, then waits for signals. Reloads happen here.
 
+use super::certificates::CertificateWatch;
 use super::channel::{KeptState, ServerEnd};
 use super::configuration::{KeptText, Names, Source};
 use super::signals::{Request, Signals};
@@ -61,6 +62,7 @@ struct ServerProcess {
     log: ProcessLog,
     master: Option<ServerEnd>,
     signals: Signals,
+    certificates: CertificateWatch,
     /// When the end must have come.
     give_up: Option<Instant>,
 }
@@ -89,7 +91,8 @@ impl ServerProcess {
         if let Some(master) = &master {
             let _ = master.ready();
         }
-        Ok(Self { source, site, runtime, logs, log, master, signals, give_up: None })
+        let certificates = CertificateWatch::new(&site);
+        Ok(Self { source, site, runtime, logs, log, master, signals, certificates, give_up: None })
     }
 
     fn serve(&mut self) -> i32 {
@@ -114,7 +117,10 @@ impl ServerProcess {
                 self.log.write(Level::Notice, "exit");
                 return 0;
             }
+            let log = &self.log;
+            self.certificates.run(&self.site, &mut |level, text| log.write(level, text));
             let timeout = self.give_up.map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = timeout.into_iter().chain(self.certificates.timeout()).min();
             let mut descriptors = vec![self.runtime.ended_descriptor()];
             descriptors.extend(self.master.as_ref().map(ServerEnd::descriptor));
             self.signals.wait(&descriptors, timeout);
@@ -196,6 +202,7 @@ impl ServerProcess {
         let mut site = site;
         site.upstreams.renew(&self.site.upstreams);
         self.site = Arc::new(site);
+        self.certificates = CertificateWatch::new(&self.site);
         self.logs = Arc::new(logs);
         let changed = self.runtime.reconfigure(
             Arc::clone(&self.site),

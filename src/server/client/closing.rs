@@ -1,10 +1,6 @@
 //! What follows a response: the next request, dropping the rest of this one, lingering, closing; and what happens when
 //! patience ends.
 
-use std::os::fd::AsFd;
-
-use rustix::net::Shutdown;
-
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::modules::core::Lingering;
@@ -36,6 +32,7 @@ impl Client {
         let closes_at_once = after == After::Close
             && (lingering_close == Lingering::Off || lingering_close == Lingering::On && !may_be_sending);
         if matches!(after, After::Close | After::Linger) {
+            self.say_goodbye(res);
             let flushed = if closes_at_once { self.flush_last(res) } else { self.flush(res) };
             match flushed {
                 Ok(true) => {}
@@ -90,7 +87,7 @@ impl Client {
     /// Shuts writing down and waits for the client to see the response: an early close would make the kernel answer what
     /// still comes with a reset, and the reset would destroy the response on its way (RFC 9112 section 9.6).
     fn begin_lingering(&mut self, lingering: (Lingering, u64, u64), now_ms: u64) -> Fate {
-        if rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write).is_err() {
+        if self.transport.shut_down().is_err() {
             return Fate::Close;
         }
         self.linger_timeout_ms = lingering.2;
@@ -163,11 +160,13 @@ impl Client {
             }
             self.end_exchange(active, res);
         }
-        if self.flags.reset {
+        if self.flags.reset
+            && let Some(socket) = self.transport.socket()
+        {
             // An abortive close: the kernel drops what is unsent and frees the memory at once.
-            let _ =
-                rustix::net::sockopt::set_socket_linger(self.socket.as_fd(), Some(std::time::Duration::ZERO));
+            let _ = rustix::net::sockopt::set_socket_linger(socket, Some(std::time::Duration::ZERO));
         }
+        self.part();
     }
 
     /// The deadline has passed.
@@ -200,6 +199,9 @@ impl Client {
                 self.time_out(None, "client timed out", res)
             }
             State::ProxyHeader(_) => self.time_out(None, "client timed out", res),
+            State::Head if self.is_handshaking() => {
+                self.time_out(None, "client timed out while SSL handshaking", res)
+            }
             State::Head | State::Discarding { .. } | State::Lingering { .. } => Fate::Close,
         }
     }

@@ -9,6 +9,7 @@
 //! - [`request_body`]: bodies that are asked for;
 //! - [`passing`]: requests that are passed on to an upstream;
 //! - [`tunnel`]: bytes both ways;
+//! - [`transport`], [`tls`]: what is under all that;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
@@ -16,9 +17,9 @@ pub mod output;
 pub mod passing;
 pub mod request_body;
 pub mod serve;
+pub mod tls;
+pub mod transport;
 pub mod tunnel;
-
-use std::os::fd::OwnedFd;
 
 use crate::http::body::Body;
 use crate::http::exchange::{ConnectionFacts, Exchange};
@@ -32,6 +33,7 @@ use crate::server::worker::resources::Resources;
 
 use output::Output;
 use request_body::BodyReader;
+use transport::Transport;
 use tunnel::Tunnel;
 
 /// Names a connection: its place in the worker's slab and the generation of its tenancy, so that whatever comes late
@@ -117,8 +119,8 @@ pub enum Waiting {
 
 /// A client connection.
 pub struct Client {
-    /// Its socket.
-    pub socket: OwnedFd,
+    /// The way to it.
+    pub transport: Transport,
     /// Its tenancy of the slab's place.
     pub generation: u32,
     /// Where it stands.
@@ -149,7 +151,7 @@ pub struct Client {
     pub keep_until_ms: u64,
     /// Milliseconds without a byte that end discarding and lingering.
     pub linger_timeout_ms: u64,
-    /// Bytes that the socket did not take; they go before everything else.
+    /// Bytes of the wire that the socket did not take; they go before everything else.
     pub unsent: Vec<u8>,
     /// What it is counted as.
     pub counted: Counted,
@@ -172,6 +174,8 @@ pub struct Flags {
     pub more_follows: bool,
     /// It stands in the ready list.
     pub in_ready_list: bool,
+    /// The socket refused some of what is unsent.
+    pub owes: bool,
     /// It may have more unsent in the kernel than others.
     pub fast_reader: bool,
     /// The client is gone, and its request is finished for the upstream's sake alone.

@@ -4,7 +4,6 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 use std::io::IoSlice;
-use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -206,7 +205,9 @@ impl Client {
         };
         self.flags.fast_reader = !self.flags.fast_reader;
         // A Unix socket has no such mark, and needs none.
-        let _ = socket2::SockRef::from(&self.socket).set_tcp_notsent_lowat(low_water);
+        if let Some(socket) = self.transport.socket() {
+            let _ = socket2::SockRef::from(&socket).set_tcp_notsent_lowat(low_water);
+        }
     }
 
     fn pump_body(
@@ -292,7 +293,7 @@ impl Client {
         {
             let bytes = &buffer[(range.offset - *offset) as usize..];
             let bytes = &bytes[..bytes.len().min(length as usize)];
-            return Ok(match send(self, bytes, SendFlags::NOSIGNAL)? {
+            return Ok(match self.send_with(bytes, SendFlags::NOSIGNAL, res)? {
                 0 => Piece::Blocked,
                 count => {
                     output.consume(count as u64);
@@ -310,10 +311,11 @@ impl Client {
         };
         let now_ms = res.env.now.monotonic_ms;
         let warmth = if sending::was_resident(&range.handle, now_ms) { Warmth::JustRead } else { warmth };
-        if !output.sendfile || sending::is_direct(&range.handle) {
+        let socket = self.transport.plain().filter(|_| output.sendfile && !sending::is_direct(&range.handle));
+        let Some(socket) = socket else {
             return self.send_copied(output, range, length, warmth, key, res);
-        }
-        match send_range(self.socket.as_fd(), &range.handle, range.offset, length as usize, warmth) {
+        };
+        match send_range(socket, &range.handle, range.offset, length as usize, warmth) {
             Ok(Sent::Wrote(count)) => {
                 // What was found in memory is not looked for again while the rest of it is sent.
                 output.warmth.get_or_insert((range.offset + length, Warmth::JustRead));
@@ -349,7 +351,7 @@ impl Client {
         let copied = read_range(&range.handle, range.offset, &mut buffer[..want], warmth);
         let piece = match copied {
             Ok(Copied::Bytes(count)) => {
-                send(self, &buffer[..count], SendFlags::NOSIGNAL).map(|count| match count {
+                self.send_with(&buffer[..count], SendFlags::NOSIGNAL, res).map(|count| match count {
                     0 => Piece::Blocked,
                     count => {
                         output.consume(count as u64);
@@ -471,6 +473,7 @@ impl Client {
         flags: SendFlags,
         res: &mut Resources,
     ) -> Result<usize, Errno> {
+        let Some(socket) = self.transport.plain() else { return self.send_encrypted(piece, flags, res) };
         if !self.unsent.is_empty() {
             self.unsent.append(&mut res.out);
             std::mem::swap(&mut self.unsent, &mut res.out);
@@ -481,12 +484,11 @@ impl Client {
             let from_out = &res.out[done.min(gathered)..];
             let from_piece = &piece[done.saturating_sub(gathered)..];
             let result = match (from_out.is_empty(), from_piece.is_empty()) {
-                (false, false) => rustix::io::writev(
-                    self.socket.as_fd(),
-                    &[IoSlice::new(from_out), IoSlice::new(from_piece)],
-                ),
-                (false, true) => rustix::net::send(self.socket.as_fd(), from_out, flags),
-                _ => rustix::net::send(self.socket.as_fd(), from_piece, flags),
+                (false, false) => {
+                    rustix::io::writev(socket, &[IoSlice::new(from_out), IoSlice::new(from_piece)])
+                }
+                (false, true) => rustix::net::send(socket, from_out, flags),
+                _ => rustix::net::send(socket, from_piece, flags),
             };
             match result {
                 Ok(count) => done += count,
@@ -533,18 +535,6 @@ enum Piece {
     Blocked,
     Reading,
     Truncated,
-}
-
-/// One `send`; 0 if the socket takes nothing now.
-fn send(client: &Client, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
-    loop {
-        match rustix::net::send(client.socket.as_fd(), bytes, flags) {
-            Ok(count) => return Ok(count),
-            Err(Errno::AGAIN) => return Ok(0),
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// The bytes of a piece that is in memory.

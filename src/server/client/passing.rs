@@ -4,6 +4,8 @@
 //! ([`Client::read_upload`]). Then the response is pumped: what the relay has is sent, what it has not is asked for, and
 //! when the client's socket is full the relay reads ahead within its buffers.
 
+use std::os::fd::BorrowedFd;
+
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
@@ -339,7 +341,10 @@ impl Client {
     fn postpone(&mut self, res: &mut Resources) -> bool {
         let little = self.unsent.len() + res.out.len() < POSTPONED_BYTES;
         if little {
-            self.unsent.append(&mut res.out);
+            match self.transport.plain() {
+                Some(_) => self.unsent.append(&mut res.out),
+                None => self.encrypt_gathered(res),
+            }
         }
         little
     }
@@ -360,16 +365,12 @@ impl Client {
                 if !self.flush(res)? {
                     return Ok(0);
                 }
-                use std::os::fd::AsFd;
+                let Some(socket) = self.transport.plain() else {
+                    return self.send_file_encrypted(file, offset, most, res);
+                };
                 // Written a moment ago: it is in the page cache as a rule, and where it is not, waiting for the disk
                 // once is what nginx does as well.
-                match sending::send_descriptor(
-                    self.socket.as_fd(),
-                    file,
-                    offset,
-                    most as usize,
-                    Warmth::JustRead,
-                ) {
+                match sending::send_descriptor(socket, file, offset, most as usize, Warmth::JustRead) {
                     Ok(Sent::Wrote(count)) => Ok(count as u64),
                     Ok(Sent::Blocked | Sent::Cold) => Ok(0),
                     Ok(Sent::Truncated) => Err(Errno::IO),
@@ -377,6 +378,25 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// A piece of a temporary file where the kernel cannot send it by itself.
+    fn send_file_encrypted(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        most: u64,
+        res: &mut Resources,
+    ) -> Result<u64, Errno> {
+        let mut buffer = std::mem::take(&mut res.copy);
+        let want = buffer.len().min(most as usize);
+        let sent = match rustix::io::pread(file, &mut buffer[..want], offset) {
+            Ok(0) => Err(Errno::IO),
+            Ok(count) => self.send_with(&buffer[..count], SendFlags::NOSIGNAL, res),
+            Err(error) => Err(error),
+        };
+        res.copy = buffer;
+        sent.map(|count| count as u64)
     }
 
     /// The pool has done something for the relay.

@@ -1,10 +1,8 @@
 //! Bytes in, requests, and the exchange's steps.
 
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use rustix::net::RecvFlags;
 
 use crate::base::level::Level;
 use crate::http::exchange::Endpoint;
@@ -19,6 +17,7 @@ use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
 use super::request_body::{BodyProgress, BodyReader};
+use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
 /// Reads of one turn; what is left after that waits in the ready list.
@@ -27,7 +26,7 @@ const READS_PER_TURN: usize = 8;
 const REQUESTS_PER_TURN: usize = 64;
 
 /// How the bytes of one read were taken.
-enum Consumed {
+pub(super) enum Consumed {
     /// All of them; more may be read.
     All,
     /// The rest was put away: something must happen before the connection reads on.
@@ -114,9 +113,12 @@ impl Client {
             if !self.flags.unread {
                 return Fate::Keep;
             }
-            let count = match rustix::net::recv(self.socket.as_fd(), &mut *buffer, RecvFlags::empty()) {
-                Ok((0, _)) => return self.on_end_of_input(res),
-                Ok((count, _)) => count,
+            if self.transport.has_ended() {
+                return self.on_end_of_input(res);
+            }
+            let count = match self.transport.receive(buffer) {
+                Ok(0) => return self.on_end_of_input(res),
+                Ok(count) => count,
                 Err(Errno::AGAIN) => {
                     self.flags.unread = false;
                     return Fate::Keep;
@@ -127,7 +129,11 @@ impl Client {
             // A short read emptied the socket: the next byte brings a new event. The peer's FIN may have come with
             // the event that is being served, and brings none.
             self.flags.unread = count == buffer.len() || self.flags.read_closed;
-            match self.consume(&buffer[..count], false, key, res) {
+            let consumed = match self.transport {
+                Transport::Tls(_) => self.take_encrypted(&buffer[..count], key, res),
+                _ => self.consume(&buffer[..count], false, key, res),
+            };
+            match consumed {
                 Consumed::All => {}
                 Consumed::Stalled => return Fate::Keep,
                 Consumed::Close => return Fate::Close,
@@ -139,7 +145,13 @@ impl Client {
 
     /// Feeds bytes to whatever the connection is doing; leftovers are put away. `held` are bytes that an earlier
     /// request left.
-    fn consume(&mut self, mut input: &[u8], held: bool, key: ClientKey, res: &mut Resources) -> Consumed {
+    pub(super) fn consume(
+        &mut self,
+        mut input: &[u8],
+        held: bool,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Consumed {
         let mut requests = 0;
         loop {
             match &mut self.state {
@@ -206,7 +218,7 @@ impl Client {
     }
 
     /// Reads the PROXY protocol's header. `Ok(true)`: it is complete; `Ok(false)`: more is needed.
-    fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
+    pub(super) fn read_proxy_header(&mut self, input: &mut &[u8], res: &mut Resources) -> Result<bool, ()> {
         let State::ProxyHeader(reader) = &mut self.state else { return Ok(true) };
         match reader.feed(input) {
             Ok(None) => Ok(false),
@@ -224,10 +236,11 @@ impl Client {
 
     /// Sends what the turn has gathered.
     fn end_turn(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
-        if res.out.is_empty() {
+        if res.out.is_empty() && !self.flags.owes {
             return Fate::Keep;
         }
-        match self.flush(res) {
+        let flushed = if res.out.is_empty() { Ok(false) } else { self.flush(res) };
+        match flushed {
             Ok(true) => Fate::Keep,
             Ok(false) => {
                 self.want_write(key, res);
@@ -315,7 +328,7 @@ impl Client {
     fn learn_local_address(&mut self) {
         if let Endpoint::Inet(address) = &self.facts.local
             && address.ip().is_unspecified()
-            && let Some(local) = inet_local(&self.socket)
+            && let Some(local) = self.transport.socket().and_then(inet_local)
         {
             self.facts.local = Endpoint::Inet(local);
         }

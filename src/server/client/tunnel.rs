@@ -12,8 +12,12 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::server::worker::resources::Resources;
 
+use super::tls::TlsSocket;
+use super::transport::Transport;
 use super::{Client, ClientKey, Fate, State};
 
+/// A record of TLS with all that may be around it.
+const RECORD_MAX: usize = 18 * 1024;
 /// Reads of one direction in one turn.
 const READS_PER_TURN: usize = 8;
 
@@ -41,6 +45,76 @@ pub struct Tunnel {
     pub received: u64,
 }
 
+/// One side of a tunnel, as the other sees it.
+trait End {
+    /// Reads some, and says whether more may be there; 0 at the end, `INTR` where there is nothing to show for it yet.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno>;
+    /// Sends as much as it takes.
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno>;
+    /// Says that nothing more comes.
+    fn shut_down(&mut self) -> Result<(), Errno>;
+}
+
+/// A bare socket.
+struct Bare<'a>(BorrowedFd<'a>);
+
+impl End for Bare<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        let (count, _) = rustix::net::recv(self.0, &mut *buffer, RecvFlags::empty())?;
+        Ok((count, count == buffer.len()))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        loop {
+            match rustix::net::send(self.0, bytes, SendFlags::NOSIGNAL) {
+                Err(Errno::AGAIN) => return Ok(0),
+                Err(Errno::INTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        rustix::net::shutdown(self.0, Shutdown::Write)
+    }
+}
+
+/// A socket under TLS.
+struct Sealed<'a> {
+    tls: &'a mut TlsSocket,
+    unsent: &'a mut Vec<u8>,
+    plaintext: &'a mut Vec<u8>,
+}
+
+impl End for Sealed<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        // What an earlier read left of a record may come on top.
+        let most = buffer.len().saturating_sub(RECORD_MAX);
+        let (count, _) = rustix::net::recv(self.tls.socket.as_fd(), &mut buffer[..most], RecvFlags::empty())?;
+        if count == 0 {
+            return Ok((0, false));
+        }
+        self.plaintext.clear();
+        self.tls.decrypt(&buffer[..count], self.plaintext, self.unsent)?;
+        let length = self.plaintext.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.plaintext[..length]);
+        match length {
+            0 if !self.tls.has_ended() => Err(Errno::INTR),
+            _ => Ok((length, count == most)),
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.tls.send(bytes, self.unsent)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        self.tls.say_goodbye(self.unsent);
+        self.tls.flush(self.unsent, SendFlags::NOSIGNAL)?;
+        rustix::net::shutdown(self.tls.socket.as_fd(), Shutdown::Write)
+    }
+}
+
 /// How one direction's turn ended.
 enum Moved {
     /// The source is empty or the receiver full.
@@ -58,8 +132,8 @@ impl Direction {
     /// Moves what is there, `readable` being kept up to date. Counts the bytes that the receiver took.
     fn run(
         &mut self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
+        from: &mut dyn End,
+        to: &mut dyn End,
         readable: &mut bool,
         read_closed: bool,
         buffer: &mut [u8],
@@ -67,7 +141,7 @@ impl Direction {
         let mut moved = 0;
         for _ in 0..READS_PER_TURN {
             if !self.waiting.is_empty() {
-                let count = send(to, &self.waiting)?;
+                let count = to.send(&self.waiting)?;
                 moved += count as u64;
                 if count < self.waiting.len() {
                     self.waiting.drain(..count);
@@ -78,18 +152,18 @@ impl Direction {
             if self.ended {
                 if !self.shut {
                     self.shut = true;
-                    rustix::net::shutdown(to, Shutdown::Write)?;
+                    to.shut_down()?;
                 }
                 return Ok(Moved::Rests(moved));
             }
             if !*readable {
                 return Ok(Moved::Rests(moved));
             }
-            match rustix::net::recv(from, &mut *buffer, RecvFlags::empty()) {
+            match from.receive(buffer) {
                 Ok((0, _)) => self.ended = true,
-                Ok((count, _)) => {
-                    *readable = count == buffer.len() || read_closed;
-                    let sent = send(to, &buffer[..count])?;
+                Ok((count, more)) => {
+                    *readable = more || read_closed;
+                    let sent = to.send(&buffer[..count])?;
                     moved += sent as u64;
                     self.waiting.extend_from_slice(&buffer[sent..count]);
                 }
@@ -99,16 +173,6 @@ impl Direction {
             }
         }
         Ok(Moved::Spent(moved))
-    }
-}
-
-fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
-    loop {
-        match rustix::net::send(socket, bytes, SendFlags::NOSIGNAL) {
-            Err(Errno::AGAIN) => return Ok(0),
-            Err(Errno::INTR) => {}
-            other => return other,
-        }
     }
 }
 
@@ -141,8 +205,21 @@ impl Client {
         let Some((socket, link)) = relay.raw(&mut res.links) else { return Fate::Close };
         let buffer = &mut res.copy;
         let read_closed = self.flags.read_closed;
-        let up = tunnel.up.run(self.socket.as_fd(), socket, &mut self.flags.unread, read_closed, buffer);
-        let down = tunnel.down.run(socket, self.socket.as_fd(), &mut link.readable, link.read_closed, buffer);
+        let upstream = &mut Bare(socket);
+        let (mut bare, mut sealed);
+        let client: &mut dyn End = match &mut self.transport {
+            Transport::Plain(socket) => {
+                bare = Bare((*socket).as_fd());
+                &mut bare
+            }
+            Transport::Tls(tls) => {
+                sealed = Sealed { tls, unsent: &mut self.unsent, plaintext: &mut res.plaintext };
+                &mut sealed
+            }
+            Transport::Gone => return Fate::Close,
+        };
+        let up = tunnel.up.run(client, upstream, &mut self.flags.unread, read_closed, buffer);
+        let down = tunnel.down.run(upstream, client, &mut link.readable, link.read_closed, buffer);
         let (Ok(up), Ok(down)) = (up, down) else {
             exchange.outcome.complete = true;
             return Fate::Close;
@@ -158,7 +235,7 @@ impl Client {
             exchange.outcome.complete = true;
             return Fate::Close;
         }
-        let wants_write = !tunnel.down.waiting.is_empty();
+        let wants_write = !tunnel.down.waiting.is_empty() || !self.unsent.is_empty();
         let deadline_ms = relay.deadline_ms();
         if wants_write {
             self.want_write(key, res);

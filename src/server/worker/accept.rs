@@ -1,7 +1,7 @@
 //! Accepting: fair, bounded, and calm when descriptors run out.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::epoll;
@@ -13,6 +13,8 @@ use crate::http::exchange::{ConnectionFacts, Endpoint};
 use crate::http::site::{Site, SiteHandle};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
+use crate::server::client::tls::TlsSocket;
+use crate::server::client::transport::Transport;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
 use crate::server::relay::links::GENERATION_MASK;
@@ -233,6 +235,7 @@ impl Worker {
         let proxy_protocol = listener.proxy_protocol;
         let is_needed = listener.plan.needs_local_address() || listener.site.mentions_server_address;
         let local = local_end(&listener.plan, &socket, is_needed);
+        let is_secure = speaks_tls(&listener.site, &listener.plan, &local);
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
         let key_generation = self.generation;
         let facts = ConnectionFacts {
@@ -243,10 +246,15 @@ impl Worker {
             local,
             proxy_protocol: None,
             secure: false,
+            lacks_tls: false,
             tls: None,
         };
         let client = Client {
-            socket,
+            transport: if is_secure {
+                Transport::Tls(Box::new(TlsSocket::new(socket)))
+            } else {
+                Transport::Plain(socket)
+            },
             generation: key_generation,
             state: if proxy_protocol {
                 State::ProxyHeader(Box::<ProxyReader>::default())
@@ -282,8 +290,8 @@ impl Worker {
 }
 
 /// The address that a connection was made to.
-pub fn inet_local(socket: &OwnedFd) -> Option<SocketAddr> {
-    rustix::net::getsockname(socket.as_fd()).ok().and_then(inet_address)
+pub fn inet_local(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    rustix::net::getsockname(socket).ok().and_then(inet_address)
 }
 
 /// Our end of a connection: the listening address. Of a wildcard the system is only asked where the configuration makes
@@ -294,8 +302,17 @@ fn local_end(plan: &SocketPlan, socket: &OwnedFd, is_needed: bool) -> Endpoint {
         ListenAddress::Inet(address) if !address.ip().is_unspecified() || !is_needed => {
             Endpoint::Inet(*address)
         }
-        ListenAddress::Inet(address) => Endpoint::Inet(inet_local(socket).unwrap_or(*address)),
+        ListenAddress::Inet(address) => Endpoint::Inet(inet_local(socket.as_fd()).unwrap_or(*address)),
     }
+}
+
+/// Whether TLS is spoken on the address that a connection was made to.
+fn speaks_tls(site: &Site, plan: &SocketPlan, local: &Endpoint) -> bool {
+    let local = match local {
+        Endpoint::Inet(address) => Some(address.ip()),
+        Endpoint::Unix(_) => None,
+    };
+    site.listens.addresses().get(plan.address_of(local)).is_some_and(|shared| shared.protocol.ssl)
 }
 
 fn inet_address(address: SocketAddrAny) -> Option<SocketAddr> {

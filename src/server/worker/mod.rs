@@ -192,6 +192,7 @@ impl Worker {
     /// What a round does once the events are there.
     fn serve_events(&mut self, events: &Events, fired: &mut Vec<u64>) {
         self.res.env.tick(self.clock.now());
+        self.res.set_tls_clock();
         let mut woken = false;
         // Upstreams first, idle ones before all: a connection that its peer has closed is never given to a request
         // that comes in the same round.
@@ -294,7 +295,7 @@ impl Worker {
             return;
         }
         let res = &mut self.res;
-        res.current_socket.set(client.socket.as_raw_fd());
+        res.current_socket.set(client.transport.socket().map_or(-1, |socket| socket.as_raw_fd()));
         let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
@@ -445,6 +446,7 @@ impl Worker {
     fn configure(&mut self, site: Arc<Site>, listeners: Vec<WorkerListener>, logs: Arc<OpenLogs>) {
         let site = SiteHandle::new(site);
         let former = std::mem::replace(&mut self.res.site, site.clone());
+        self.res.set_tls_clock();
         self.former_sites.push(former.watch());
         drop(former);
         self.res.forget_recycled();
@@ -635,12 +637,14 @@ fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
     client.recount(&res.counters);
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
-        let registered =
-            res.registry.register(&mut SourceFd(&client.socket.as_raw_fd()), token, client.interest());
+        let registered = client.transport.socket().is_some_and(|socket| {
+            let raw = socket.as_raw_fd();
+            res.registry.register(&mut SourceFd(&raw), token, client.interest()).is_ok()
+        });
         match registered {
-            Ok(()) => client.flags.registered = true,
+            true => client.flags.registered = true,
             // Without events the connection would hang: its deadline closes it at once.
-            Err(_) => client.deadline_ms = 0,
+            false => client.deadline_ms = 0,
         }
     }
     if client.deadline_ms < client.armed_ms {
@@ -660,8 +664,10 @@ impl Client {
             return;
         }
         self.flags.wants_write = true;
-        if self.flags.registered {
-            let raw = self.socket.as_raw_fd();
+        if self.flags.registered
+            && let Some(socket) = self.transport.socket()
+        {
+            let raw = socket.as_raw_fd();
             let token = Token(key.to_bits() as usize);
             if res.registry.reregister(&mut SourceFd(&raw), token, self.interest()).is_err() {
                 self.set_deadline(0);

@@ -57,6 +57,10 @@ pub struct Resources {
     pub out: Vec<u8>,
     /// For files that `sendfile` does not send.
     pub copy: Vec<u8>,
+    /// What was decrypted of `input`.
+    pub plaintext: Vec<u8>,
+    /// What is encrypted for a socket.
+    pub ciphertext: Vec<u8>,
     /// What `recv` from an upstream writes to.
     pub upstream_input: Vec<u8>,
     /// Sockets to upstreams.
@@ -118,6 +122,8 @@ impl Resources {
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
             copy: vec![0; OUT_BYTES],
+            plaintext: Vec::new(),
+            ciphertext: Vec::new(),
             upstream_input: vec![0; INPUT_BYTES],
             links: Links::default(),
             idle: IdleConnections::default(),
@@ -189,6 +195,11 @@ impl Resources {
             active.output = Default::default();
             self.recycled.push(active);
         }
+    }
+
+    /// Tells TLS what time it is; former sites have the clock in common with the present one.
+    pub fn set_tls_clock(&self) {
+        self.site.tls.clock.set(self.env.now.wall_secs.max(0) as u64);
     }
 
     /// Lets go of every recycled request, so that a former site is freed.

@@ -87,6 +87,7 @@ mod tests {
             peer,
             proxy_protocol: None,
             secure: false,
+            lacks_tls: false,
             tls: None,
         }
     }

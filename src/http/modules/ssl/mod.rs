@@ -466,8 +466,12 @@ fn options(scope: &mut Scope, call: &Call, word: &Word, text: &str, commands: &m
     }
 }
 
-/// Whether the request's server may serve it, by what the connection's TLS says: nginx's 421, 495 and 496.
+/// Whether the request's server may serve it, by what the connection's TLS says: nginx's 421, 495, 496 and 497.
 pub fn admit(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
+    if exchange.connection.lacks_tls {
+        exchange.log(context, Level::Info, format_args!("client sent plain HTTP request to HTTPS port"));
+        return Err(Status(497));
+    }
     let Some(tls) = exchange.connection.tls.clone() else { return Ok(()) };
     let rule = context.site.settings(exchange.location).ssl.verify_client.rule;
     if rule == ClientAuth::Off {

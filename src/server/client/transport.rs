@@ -1,0 +1,61 @@
+//! The way to a client: a bare socket, or one under TLS.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown};
+
+use super::tls::TlsSocket;
+
+/// See the module's documentation.
+pub enum Transport {
+    /// Bytes go as they are.
+    Plain(OwnedFd),
+    /// Bytes are encrypted.
+    Tls(Box<TlsSocket>),
+    /// It was taken out.
+    Gone,
+}
+
+impl Transport {
+    /// The socket under it.
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Transport::Plain(socket) => Some(socket.as_fd()),
+            Transport::Tls(tls) => Some(tls.socket.as_fd()),
+            Transport::Gone => None,
+        }
+    }
+
+    /// Receives bytes of the wire.
+    pub fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let socket = self.socket().ok_or(Errno::NOTCONN)?;
+        rustix::net::recv(socket, buffer, RecvFlags::empty()).map(|(count, _)| count)
+    }
+
+    /// Tells the peer that nothing more comes.
+    pub fn shut_down(&self) -> Result<(), Errno> {
+        rustix::net::shutdown(self.socket().ok_or(Errno::NOTCONN)?, Shutdown::Write)
+    }
+
+    /// A TLS connection that turned out to be none.
+    pub fn drop_tls(&mut self) {
+        *self = match std::mem::replace(self, Transport::Gone) {
+            Transport::Tls(tls) => Transport::Plain(tls.socket),
+            other => other,
+        };
+    }
+
+    /// The socket if bytes go through it as they are, so that the kernel may send files by itself.
+    pub fn plain(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Transport::Plain(socket) => Some(socket.as_fd()),
+            Transport::Tls(_) | Transport::Gone => None,
+        }
+    }
+
+    /// Whether the peer has said within TLS that it sends nothing more.
+    pub fn has_ended(&self) -> bool {
+        matches!(self, Transport::Tls(tls) if tls.has_ended())
+    }
+}
