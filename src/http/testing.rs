@@ -256,6 +256,7 @@ impl World {
             local: self.local.clone(),
             proxy_protocol: None,
             secure: self.tls.is_some(),
+            lacks_tls: false,
             tls: self.tls.clone(),
         };
         let started = self.env.now.monotonic_ms;
