@@ -141,6 +141,8 @@ modules_with_settings! {
     secure_link,
     /// TLS to clients.
     ssl,
+    /// HTTP/2 to clients.
+    http2,
     /// `userid`.
     userid,
     /// `modern_browser`, `ancient_browser`.
@@ -238,6 +240,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     referer::VARIABLES,
     secure_link::VARIABLES,
     ssl::VARIABLES,
+    http2::VARIABLES,
     userid::VARIABLES,
     browser::VARIABLES,
     stub_status::VARIABLES,

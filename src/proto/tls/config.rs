@@ -314,6 +314,19 @@ impl ServerTlsConfig {
         })
     }
 
+    /// The same for a client that may choose between these protocols, the most wanted first.
+    pub fn with_protocols(&self, protocols: &[&[u8]]) -> ServerTlsConfig {
+        let mut inner = ServerConfig::clone(&self.inner);
+        inner.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        ServerTlsConfig {
+            inner: Arc::new(inner),
+            certificates: Arc::clone(&self.certificates),
+            client_trust: Arc::clone(&self.client_trust),
+            clock: Arc::clone(&self.clock),
+            ..*self
+        }
+    }
+
     /// The same with other pairs: for certificates whose names depend on the client.
     pub fn with_certificates(&self, pairs: Arc<Certificates>) -> ServerTlsConfig {
         let mut inner = ServerConfig::clone(&self.inner);

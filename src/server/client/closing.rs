@@ -24,6 +24,11 @@ impl Client {
 
     /// The response was sent or gathered whole: logs it and decides what comes next.
     pub fn finish_response(&mut self, mut active: Box<Active>, key: ClientKey, res: &mut Resources) -> Fate {
+        if self.stream().is_some() {
+            active.exchange.outcome.complete = true;
+            self.end_exchange(active, res);
+            return Fate::Close;
+        }
         let after = self.wire.after_response();
         // What closes must have left the process first; what goes on may wait for its neighbours.
         let lingering_close = active.exchange.scope_settings().core.lingering_close;
@@ -86,7 +91,7 @@ impl Client {
 
     /// Shuts writing down and waits for the client to see the response: an early close would make the kernel answer what
     /// still comes with a reset, and the reset would destroy the response on its way (RFC 9112 section 9.6).
-    fn begin_lingering(&mut self, lingering: (Lingering, u64, u64), now_ms: u64) -> Fate {
+    pub(super) fn begin_lingering(&mut self, lingering: (Lingering, u64, u64), now_ms: u64) -> Fate {
         if self.transport.shut_down().is_err() {
             return Fate::Close;
         }
@@ -160,6 +165,10 @@ impl Client {
             }
             self.end_exchange(active, res);
         }
+        self.close_multiplexed(res);
+        if let Some(end) = self.stream() {
+            end.link.clone().release(res);
+        }
         if self.flags.reset
             && let Some(socket) = self.transport.socket()
         {
@@ -198,7 +207,8 @@ impl Client {
                 self.log_unfinished_head(Status::REQUEST_TIMEOUT, res);
                 self.time_out(None, "client timed out", res)
             }
-            State::ProxyHeader(_) => self.time_out(None, "client timed out", res),
+            State::ProxyHeader(_) | State::Preface(_) => self.time_out(None, "client timed out", res),
+            State::Multiplexed(_) => self.on_frames_deadline(key, res),
             State::Head if self.is_handshaking() => {
                 self.time_out(None, "client timed out while SSL handshaking", res)
             }

@@ -9,10 +9,11 @@
 //! - [`request_body`]: bodies that are asked for;
 //! - [`passing`]: requests that are passed on to an upstream;
 //! - [`tunnel`]: bytes both ways;
-//! - [`transport`], [`tls`]: what is under all that;
+//! - [`transport`], [`tls`], [`wire`], [`h2`]: what is under all that: sockets, encryption, protocols;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
+pub mod h2;
 pub mod output;
 pub mod passing;
 pub mod request_body;
@@ -20,10 +21,10 @@ pub mod serve;
 pub mod tls;
 pub mod transport;
 pub mod tunnel;
+pub mod wire;
 
 use crate::http::body::Body;
 use crate::http::exchange::{ConnectionFacts, Exchange};
-use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
@@ -31,10 +32,12 @@ use crate::server::relay::Relay;
 use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
+use h2::SharedMux;
 use output::Output;
 use request_body::BodyReader;
 use transport::Transport;
 use tunnel::Tunnel;
+use wire::Wire;
 
 /// Names a connection: its place in the worker's slab and the generation of its tenancy, so that whatever comes late
 /// for a former tenant is dropped.
@@ -62,8 +65,12 @@ impl ClientKey {
 pub enum State {
     /// The PROXY protocol's header comes first.
     ProxyHeader(Box<ProxyReader>),
+    /// So far what came may be the beginning of HTTP/2, or of a request.
+    Preface(Box<[u8]>),
     /// Between requests, or within a request head.
     Head,
+    /// HTTP/2 is spoken: requests are clients of their own.
+    Multiplexed(SharedMux),
     /// A request is being served.
     Active(Box<Active>),
     /// A response was sent; the rest of the request's body is dropped until the next head.
@@ -126,7 +133,7 @@ pub struct Client {
     /// Where it stands.
     pub state: State,
     /// The wire machine.
-    pub wire: h1::Connection,
+    pub wire: Wire,
     /// What the engine knows of it.
     pub facts: ConnectionFacts,
     /// Listening socket that it came from, by its number in the worker.
@@ -196,7 +203,11 @@ pub enum Fate {
 impl Client {
     /// Whether nothing of a request is under way: it may be closed without loss.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Head) && self.wire.is_idle() && !self.wire.has_held()
+        match &self.state {
+            State::Head => self.wire.is_idle() && !self.wire.has_held(),
+            State::Multiplexed(mux) => mux.borrow().is_idle() && self.unsent.is_empty(),
+            _ => false,
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 use std::io::IoSlice;
+use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -14,6 +15,7 @@ use crate::http::exchange::Exchange;
 use crate::http::file::FileRange;
 use crate::message::{Fields, ResponseFraming};
 use crate::proto::h1::{CHUNK_SUFFIX, RespondOptions, chunk_prefix, finish};
+use crate::proto::h2;
 use crate::server::files::{
     Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, read_range, send_range, sending,
 };
@@ -21,6 +23,8 @@ use crate::server::listeners::NOT_SENT_LOW_WATER;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
+use super::h2::stream::StreamEnd;
+use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
 /// Bodies up to so many bytes are copied behind their head, so that one `send` takes both (and several pipelined
@@ -116,7 +120,6 @@ impl Client {
         let settings = site.settings(exchange.location);
         let trailers = crate::http::modules::headers::has_trailers(exchange) || exchange.passes_trailers();
         let switches = matches!(exchange.body, Body::Upstream(_)) && exchange.is_switched();
-        let before = res.out.len();
         let options = RespondOptions {
             date: res.env.dates.http_date(),
             keep_alive_allowed: self.keep_alive_allowed(exchange, res),
@@ -128,11 +131,12 @@ impl Client {
             trailers_expected: trailers,
             upgrade: switches,
         };
-        let framing = self.wire.respond(&exchange.response, &options, &mut res.out);
+        let (framing, head_bytes) = self.wire.respond(&exchange.response, &options, &mut res.out);
+        let framing = self.begin_body(framing, trailers);
         // From here on it says what was told to the client (`$sent_http_connection`).
         exchange.keep_alive = self.wire.persists();
         let outcome = &mut exchange.outcome;
-        outcome.bytes_sent = (res.out.len() - before) as u64;
+        outcome.bytes_sent = head_bytes;
         outcome.body_bytes_sent = 0;
         let body = match framing {
             ResponseFraming::None => Body::Empty,
@@ -162,7 +166,10 @@ impl Client {
             false => self.pump_body(&mut active, key, res),
         };
         if matches!(pumped, Ok(Pumped::Done)) {
-            finish_stream(&mut active, res);
+            self.finish_stream(&mut active, res);
+        }
+        if let Some(end) = self.stream() {
+            end.want_turn(matches!(pumped, Ok(Pumped::Blocked | Pumped::Spent)));
         }
         let now_ms = res.env.now.monotonic_ms;
         match pumped {
@@ -172,6 +179,7 @@ impl Client {
                 self.want_write(key, res);
                 self.set_deadline(now_ms + active.exchange.scope_settings().core.send_timeout);
             }
+            Ok(Pumped::Spent) if self.stream().is_some() => {}
             Ok(Pumped::Spent) => res.make_ready(self, key),
             Ok(Pumped::Delayed(ms)) => {
                 active.output.delayed_until_ms = Some(now_ms + ms);
@@ -191,6 +199,57 @@ impl Client {
         }
         self.state = State::Active(active);
         Fate::Keep
+    }
+
+    /// Whether a small piece of a body may join what the turn has gathered.
+    pub(super) fn may_gather(&self, res: &Resources) -> bool {
+        self.unsent.is_empty() && res.out.len() < res.out_limit() && self.stream().is_none()
+    }
+
+    /// Bytes of a body that one turn may send.
+    pub(super) fn turn_bytes(&self) -> u64 {
+        match self.stream() {
+            Some(_) => h2::TURN_BYTES as u64,
+            None => TURN_BYTES as u64,
+        }
+    }
+
+    /// Bytes that could be sent now, as far as that is known.
+    pub(super) fn room(&self) -> usize {
+        self.stream().map_or(usize::MAX, StreamEnd::room)
+    }
+
+    /// A stream's body needs no marks of its own in between, only to know its last byte.
+    fn begin_body(&mut self, framing: ResponseFraming, trailers: bool) -> ResponseFraming {
+        let Transport::Stream(end) = &mut self.transport else { return framing };
+        end.left = match framing {
+            ResponseFraming::Length(length) if !trailers => Some(length),
+            // The head has ended it.
+            ResponseFraming::None => Some(0),
+            _ => None,
+        };
+        match framing {
+            ResponseFraming::None => ResponseFraming::None,
+            _ => ResponseFraming::UntilClose,
+        }
+    }
+
+    /// Ends a body whose end must be said, with its trailers.
+    fn finish_stream(&mut self, active: &mut Active, res: &mut Resources) {
+        let Active { exchange, output, .. } = active;
+        if output.framing != ResponseFraming::Streamed && self.stream().is_none() {
+            return;
+        }
+        let mut trailers = Fields::default();
+        if output.trailers {
+            exchange.pass_trailers(&mut trailers);
+            exchange.render_trailers(&mut res.env, &mut trailers);
+        }
+        match &mut self.transport {
+            Transport::Stream(end) => end.finish(&trailers),
+            _ => finish(Some(&trailers), &mut res.out),
+        }
+        output.framing = ResponseFraming::None;
     }
 
     /// Lets fast readers have more unsent in the kernel than slow ones; asked when the socket is full.
@@ -216,7 +275,7 @@ impl Client {
         key: ClientKey,
         res: &mut Resources,
     ) -> Result<Pumped, Errno> {
-        let mut budget = TURN_BYTES as u64;
+        let mut budget = self.turn_bytes();
         let (exchange, output) = (&mut active.exchange, &mut active.output);
         while !output.body.is_empty() {
             if budget == 0 {
@@ -255,7 +314,7 @@ impl Client {
         let length = (piece.len() - skip as u64).min(most);
         if let Some(bytes) = memory_of(piece) {
             let bytes = &bytes[skip..][..length as usize];
-            if length <= COPY_MAX && self.unsent.is_empty() && res.out.len() < res.out_limit() {
+            if length <= COPY_MAX && self.may_gather(res) {
                 res.out.extend_from_slice(bytes);
             } else {
                 match self.send_with(bytes, SendFlags::NOSIGNAL, res)? {
@@ -346,8 +405,12 @@ impl Client {
         key: ClientKey,
         res: &mut Resources,
     ) -> Result<Piece, Errno> {
+        let room = self.room();
+        if room == 0 {
+            return Ok(Piece::Blocked);
+        }
         let mut buffer = std::mem::take(&mut res.copy);
-        let want = (length as usize).min(buffer.len());
+        let want = (length as usize).min(buffer.len()).min(room);
         let copied = read_range(&range.handle, range.offset, &mut buffer[..want], warmth);
         let piece = match copied {
             Ok(Copied::Bytes(count)) => {
@@ -473,7 +536,14 @@ impl Client {
         flags: SendFlags,
         res: &mut Resources,
     ) -> Result<usize, Errno> {
-        let Some(socket) = self.transport.plain() else { return self.send_encrypted(piece, flags, res) };
+        let socket = match &mut self.transport {
+            Transport::Plain(socket) => (*socket).as_fd(),
+            Transport::Stream(end) => {
+                debug_assert!(res.out.is_empty(), "nothing is gathered for a stream");
+                return end.send(piece);
+            }
+            _ => return self.send_encrypted(piece, flags, res),
+        };
         if !self.unsent.is_empty() {
             self.unsent.append(&mut res.out);
             std::mem::swap(&mut self.unsent, &mut res.out);
@@ -512,21 +582,6 @@ impl Client {
         }
         res.out.clear();
     }
-}
-
-/// Ends a chunked body, with its trailers.
-fn finish_stream(active: &mut Active, res: &mut Resources) {
-    let Active { exchange, output, .. } = active;
-    if output.framing != ResponseFraming::Streamed {
-        return;
-    }
-    let mut trailers = Fields::default();
-    if output.trailers {
-        exchange.pass_trailers(&mut trailers);
-        exchange.render_trailers(&mut res.env, &mut trailers);
-    }
-    finish(Some(&trailers), &mut res.out);
-    output.framing = ResponseFraming::None;
 }
 
 /// What became of an attempt at sending some of a piece.

@@ -13,7 +13,7 @@ use crate::base::level::Level;
 use crate::http::flow::Answer;
 use crate::message::{RequestFraming, Status};
 use crate::proto::h1::{Event, HeadLimits};
-use crate::server::files::{Completion, Sent, TURN_BYTES, Warmth, sending};
+use crate::server::files::{Completion, Sent, Warmth, sending};
 use crate::server::pool::JobId;
 use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Progress, Relay};
@@ -261,7 +261,7 @@ impl Client {
         key: ClientKey,
         res: &mut Resources,
     ) -> Result<Pumped, Errno> {
-        let mut budget = TURN_BYTES as u64;
+        let mut budget = self.turn_bytes();
         let Active { exchange, output, relay: Some(relay), .. } = active else { return Ok(Pumped::Broken) };
         loop {
             let window = exchange.upstream.as_ref().and_then(|passed| passed.window);
@@ -339,7 +339,7 @@ impl Client {
     /// Keeps the little that was gathered until more of the body comes: upstreams often send a head and a short body in
     /// two packets, which need not be two for the client as well. nginx does the same (`postpone_output`).
     fn postpone(&mut self, res: &mut Resources) -> bool {
-        let little = self.unsent.len() + res.out.len() < POSTPONED_BYTES;
+        let little = self.stream().is_none() && self.unsent.len() + res.out.len() < POSTPONED_BYTES;
         if little {
             match self.transport.plain() {
                 Some(_) => self.unsent.append(&mut res.out),
@@ -355,7 +355,7 @@ impl Client {
             Front::Empty => Ok(0),
             Front::Memory(bytes) => {
                 let bytes = &bytes[..most as usize];
-                if most <= COPY_MAX && self.unsent.is_empty() && res.out.len() < res.out_limit() {
+                if most <= COPY_MAX && self.may_gather(res) {
                     res.out.extend_from_slice(bytes);
                     return Ok(most);
                 }
@@ -389,8 +389,9 @@ impl Client {
         res: &mut Resources,
     ) -> Result<u64, Errno> {
         let mut buffer = std::mem::take(&mut res.copy);
-        let want = buffer.len().min(most as usize);
+        let want = buffer.len().min(most as usize).min(self.room());
         let sent = match rustix::io::pread(file, &mut buffer[..want], offset) {
+            Ok(0) if want == 0 => Ok(0),
             Ok(0) => Err(Errno::IO),
             Ok(count) => self.send_with(&buffer[..count], SendFlags::NOSIGNAL, res),
             Err(error) => Err(error),

@@ -10,6 +10,7 @@ use crate::http::flow::{Answer, Need, Step};
 use crate::http::modules::auth_basic::PasswordAnswer;
 use crate::message::Status;
 use crate::proto::h1::{Event, HeadLimits, RequestError};
+use crate::proto::h2;
 use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
 use crate::server::pool::JobId;
 use crate::server::worker::accept::inet_local;
@@ -71,7 +72,7 @@ impl Client {
     }
 
     /// Whether bytes from the socket can be used now.
-    fn may_read(&self) -> bool {
+    pub(super) fn may_read(&self) -> bool {
         self.unsent.is_empty()
             && match &self.state {
                 State::Active(active) => match active.waiting {
@@ -85,6 +86,9 @@ impl Client {
 
     /// Reads until the socket is empty, the connection has to wait, or the turn's budget is spent.
     pub fn read_on(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        if self.stream().is_some() {
+            return self.feed_stream(key, res);
+        }
         let mut buffer = std::mem::take(&mut res.input);
         let mut fate = self.read_loop(&mut buffer, key, res);
         res.input = buffer;
@@ -160,7 +164,16 @@ impl Client {
                     Ok(false) => return Consumed::All,
                     Err(()) => return Consumed::Close,
                 },
+                State::Preface(_) => match self.read_preface(&mut input, key, res) {
+                    true => {}
+                    false => return Consumed::All,
+                },
+                State::Multiplexed(_) => return self.read_frames(&mut input, key, res),
                 State::Head => {
+                    if self.facts.requests == 0 && self.may_be_preface(input, res) {
+                        self.state = State::Preface(Box::default());
+                        continue;
+                    }
                     if requests == REQUESTS_PER_TURN || res.out.len() >= res.out_limit() {
                         res.make_ready(self, key);
                         return self.put_away(input, res);
@@ -209,6 +222,42 @@ impl Client {
         }
     }
 
+    /// Whether a connection's first bytes may be those of HTTP/2 with prior knowledge (RFC 9113 section 3.3).
+    fn may_be_preface(&self, input: &[u8], res: &Resources) -> bool {
+        if input.first() != Some(&b'P') || !self.wire.is_idle() || self.facts.secure || self.facts.lacks_tls {
+            return false;
+        }
+        let (site, address) = (res.site_of(self), res.address_of(self));
+        let server = site.addresses[address.0 as usize].default_server;
+        h2::is_preface(input) != Some(false) && site.speaks_http2(address, server)
+    }
+
+    /// Decides between HTTP/2 and HTTP/1. Whether that is done; if not, more is needed.
+    fn read_preface(&mut self, input: &mut &[u8], key: ClientKey, res: &mut Resources) -> bool {
+        let State::Preface(before) = &mut self.state else { return true };
+        let mut bytes = std::mem::take(before).into_vec();
+        let had = bytes.len();
+        bytes.extend_from_slice(input);
+        match h2::is_preface(&bytes) {
+            None => {
+                *input = &[];
+                self.state = State::Preface(bytes.into_boxed_slice());
+                false
+            }
+            Some(true) => {
+                self.begin_multiplexing(key, res);
+                let _ = self.read_frames(&mut &bytes[..had], key, res);
+                true
+            }
+            Some(false) => {
+                self.state = State::Head;
+                // The bytes before are the beginning of a request's method.
+                let _ = self.read_head(&mut &bytes[..had], key, res);
+                true
+            }
+        }
+    }
+
     /// Lets the connection find what needs no further bytes.
     pub fn consume_nothing(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         match self.consume(b"", false, key, res) {
@@ -253,7 +302,7 @@ impl Client {
     }
 
     /// Keeps bytes until the present request is served.
-    fn put_away(&mut self, input: &[u8], res: &mut Resources) -> Consumed {
+    pub(super) fn put_away(&mut self, input: &[u8], res: &mut Resources) -> Consumed {
         if self.wire.hold(input).is_err() {
             res.log_connection(self, Level::Alert, format_args!("read more than may be held"));
             return Consumed::Close;
@@ -299,7 +348,7 @@ impl Client {
         }
     }
 
-    fn begin_request(
+    pub(super) fn begin_request(
         &mut self,
         active: &mut Active,
         address: crate::http::site::AddressId,
@@ -335,7 +384,7 @@ impl Client {
     }
 
     /// Answers a head that was not acceptable.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         mut active: Box<Active>,
         error: RequestError,
@@ -625,7 +674,7 @@ impl Client {
 }
 
 /// The bounds on a head, as the default server of its address sets them.
-fn head_limits(active: &Active) -> HeadLimits {
+pub(super) fn head_limits(active: &Active) -> HeadLimits {
     let core = &active.exchange.scope_settings().core;
     HeadLimits {
         header_buffer: u32::try_from(core.client_header_buffer_size).unwrap_or(u32::MAX),

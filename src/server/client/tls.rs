@@ -163,7 +163,7 @@ impl Client {
         }
         let mut plaintext = std::mem::take(&mut res.plaintext);
         plaintext.clear();
-        let result = self.decrypt(&mut input, &mut plaintext, res);
+        let result = self.decrypt(&mut input, &mut plaintext, key, res);
         let consumed = self.take_decrypted(result, &plaintext, key, res);
         res.plaintext = plaintext;
         consumed
@@ -174,6 +174,7 @@ impl Client {
         &mut self,
         input: &mut &[u8],
         plaintext: &mut Vec<u8>,
+        key: ClientKey,
         res: &mut Resources,
     ) -> Result<(), TlsError> {
         loop {
@@ -188,7 +189,7 @@ impl Client {
                 Received::Hello => self.choose_tls(res)?,
             }
         }
-        self.note_handshake(res);
+        self.note_handshake(key, res);
         Ok(())
     }
 
@@ -197,20 +198,28 @@ impl Client {
         let (site, address) = (res.site_of(self), res.address_of(self));
         let Transport::Tls(tls) = &mut self.transport else { return Ok(()) };
         let name = tls.machine.hello().and_then(|hello| hello.server_name);
-        let Some((_, server)) = site.tls_server(address, name) else {
+        let Some((server, server_tls)) = site.tls_server(address, name) else {
             return Err(TlsError::new(Fault::Internal, "no certificate is configured"));
         };
-        tls.machine.choose(&server.config, &mut self.unsent)
+        let config = match site.speaks_http2(address, server) {
+            true => &server_tls.with_http2,
+            false => &server_tls.config,
+        };
+        tls.machine.choose(config, &mut self.unsent)
     }
 
     /// Learns what the handshake agreed upon, once requests may come.
-    fn note_handshake(&mut self, res: &mut Resources) {
+    fn note_handshake(&mut self, key: ClientKey, res: &mut Resources) {
         let Transport::Tls(tls) = &mut self.transport else { return };
         if !tls.is_open() {
             let Some(facts) = tls.machine.facts() else { return };
             tls.stage = if facts.early_data.get() { Stage::Early } else { Stage::Open };
             self.facts.secure = true;
+            let is_http2 = &*facts.alpn == b"h2";
             self.facts.tls = Some(Rc::new(facts));
+            if is_http2 {
+                self.begin_multiplexing(key, res);
+            }
             let timeout = res.site_of(self).settings(res.root_of(self)).core.client_header_timeout;
             self.set_deadline(res.env.now.monotonic_ms + timeout);
         } else if tls.stage == Stage::Early && !tls.machine.is_handshaking() {

@@ -1,10 +1,11 @@
-//! The way to a client: a bare socket, or one under TLS.
+//! The way to a client: a bare socket, one under TLS, or a stream of HTTP/2.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
+use super::h2::stream::StreamEnd;
 use super::tls::TlsSocket;
 
 /// See the module's documentation.
@@ -13,6 +14,8 @@ pub enum Transport {
     Plain(OwnedFd),
     /// Bytes are encrypted.
     Tls(Box<TlsSocket>),
+    /// Bytes go in frames of an HTTP/2 connection's stream.
+    Stream(StreamEnd),
     /// It was taken out.
     Gone,
 }
@@ -23,7 +26,7 @@ impl Transport {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
             Transport::Tls(tls) => Some(tls.socket.as_fd()),
-            Transport::Gone => None,
+            Transport::Stream(_) | Transport::Gone => None,
         }
     }
 
@@ -50,7 +53,7 @@ impl Transport {
     pub fn plain(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
-            Transport::Tls(_) | Transport::Gone => None,
+            Transport::Tls(_) | Transport::Stream(_) | Transport::Gone => None,
         }
     }
 

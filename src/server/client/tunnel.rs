@@ -46,7 +46,7 @@ pub struct Tunnel {
 }
 
 /// One side of a tunnel, as the other sees it.
-trait End {
+pub(super) trait End {
     /// Reads some, and says whether more may be there; 0 at the end, `INTR` where there is nothing to show for it yet.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno>;
     /// Sends as much as it takes.
@@ -216,6 +216,11 @@ impl Client {
                 sealed = Sealed { tls, unsent: &mut self.unsent, plaintext: &mut res.plaintext };
                 &mut sealed
             }
+            Transport::Stream(end) => {
+                // Asking a slot costs no system call.
+                self.flags.unread = true;
+                end
+            }
             Transport::Gone => return Fate::Close,
         };
         let up = tunnel.up.run(client, upstream, &mut self.flags.unread, read_closed, buffer);
@@ -237,8 +242,10 @@ impl Client {
         }
         let wants_write = !tunnel.down.waiting.is_empty() || !self.unsent.is_empty();
         let deadline_ms = relay.deadline_ms();
-        if wants_write {
-            self.want_write(key, res);
+        match self.stream() {
+            Some(end) => end.want_turn(wants_write),
+            None if wants_write => self.want_write(key, res),
+            None => {}
         }
         if spent {
             res.make_ready(self, key);

@@ -15,6 +15,7 @@ use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::client::tls::TlsSocket;
 use crate::server::client::transport::Transport;
+use crate::server::client::wire::Wire;
 use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
 use crate::server::relay::links::GENERATION_MASK;
@@ -146,7 +147,7 @@ impl Worker {
     /// Makes sure that one more connection fits: at the limit the idle connections that waited longest give way.
     fn make_room(&mut self) -> bool {
         let limit = self.res.site.main.worker_connections as usize;
-        if self.clients.len() < limit {
+        if self.clients.len() - self.streams < limit {
             return true;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -261,7 +262,7 @@ impl Worker {
             } else {
                 State::Head
             },
-            wire: h1::Connection::new(),
+            wire: Wire::H1(h1::Connection::new()),
             facts,
             listener: number as u32,
             deadline_ms: u64::MAX,
@@ -279,7 +280,7 @@ impl Worker {
         };
         self.res.counters.open();
         let index = self.clients.insert(client);
-        self.peer.set_connections(self.clients.len());
+        self.peer.set_connections(self.clients.len() - self.streams);
         let key = ClientKey { index: index as u32, generation: key_generation };
         self.turn(key, |client, key, res| {
             let timeout = res.site_of(client).settings(res.root_of(client)).core.client_header_timeout;

@@ -14,10 +14,11 @@ pub mod accept;
 pub mod balance;
 pub mod counters;
 pub mod resources;
+pub mod streams;
 pub mod system_facts;
 pub mod upstream_names;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,6 +44,7 @@ use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
 use accept::Listener;
 use balance::{Peer, SharedState};
+use counters::Counted;
 use resources::Resources;
 use upstream_names::UpstreamNames;
 
@@ -70,6 +72,8 @@ pub struct Worker {
     shared: Arc<SharedState>,
     peer: Arc<Peer>,
     clients: Slab<Client>,
+    /// How many of them are streams of others.
+    streams: usize,
     generation: u32,
     res: Resources,
     sinks: LogSinks,
@@ -140,6 +144,7 @@ impl Worker {
             peer: boot.shared.join(boot.waker.clone()),
             commands: boot.commands,
             clients: Slab::new(),
+            streams: 0,
             generation: 0,
             res: Resources::new(
                 registry,
@@ -237,13 +242,14 @@ impl Worker {
         self.run_ready();
         self.end_rest();
         self.wake_late(fired);
+        self.run_streams();
         self.sweep();
         self.write_logs();
     }
 
     /// How long the loop may wait for events.
     fn timeout(&mut self) -> Duration {
-        if !self.res.ready.is_empty() || !self.res.resumed.is_empty() {
+        if !self.res.ready.is_empty() || !self.res.resumed.is_empty() || self.has_streams_to_run() {
             return Duration::ZERO;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -295,7 +301,7 @@ impl Worker {
             return;
         }
         let res = &mut self.res;
-        res.current_socket.set(client.transport.socket().map_or(-1, |socket| socket.as_raw_fd()));
+        res.current_socket.set(client.raw_socket());
         let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
@@ -329,7 +335,13 @@ impl Worker {
         }
         let mut client = self.clients.remove(key.index as usize);
         client.on_close(None, &mut self.res);
-        self.res.counters.close(client.counted);
+        match client.stream() {
+            Some(_) => {
+                client.count_as(Counted::Waiting, &self.res.counters);
+                self.streams -= 1;
+            }
+            None => self.res.counters.close(client.counted),
+        }
         let number = client.listener as usize;
         if let Some(slot) = self.res.listeners.get_mut(number)
             && let Some(listener) = slot
@@ -339,7 +351,7 @@ impl Worker {
                 *slot = None;
             }
         }
-        self.peer.set_connections(self.clients.len());
+        self.peer.set_connections(self.clients.len() - self.streams);
         if self.resting_until_ms.is_some() {
             // Its place and its descriptor are free.
             self.resting_until_ms = Some(0);
@@ -516,7 +528,15 @@ impl Worker {
         let handed = self.peer.close_inbox();
         self.take_handed(handed);
         self.res.quitting = true;
+        self.quit_multiplexed();
         self.close_idle();
+    }
+
+    /// Tells clients of HTTP/2 to make their next requests elsewhere.
+    fn quit_multiplexed(&mut self) {
+        for (_, client) in &mut self.clients {
+            client.quit_multiplexed(&mut self.res);
+        }
     }
 
     /// Closes connections between requests. One that has not made its first request yet is given the time that its head
@@ -635,6 +655,9 @@ impl Drop for Worker {
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
     client.recount(&res.counters);
+    if let Some(end) = client.stream() {
+        end.link.queue(res);
+    }
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
         let registered = client.transport.socket().is_some_and(|socket| {
@@ -654,12 +677,24 @@ fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
 }
 
 impl Client {
+    /// The socket's number; that of its connection for a stream.
+    fn raw_socket(&self) -> RawFd {
+        match self.stream() {
+            Some(end) => end.link.mux.borrow().socket,
+            None => self.transport.socket().map_or(-1, |socket| socket.as_raw_fd()),
+        }
+    }
+
     fn interest(&self) -> Interest {
         if self.flags.wants_write { Interest::READABLE.add(Interest::WRITABLE) } else { Interest::READABLE }
     }
 
     /// Asks to be told when the socket has room.
     pub fn want_write(&mut self, key: ClientKey, res: &mut Resources) {
+        if let Some(end) = self.stream() {
+            end.want_turn(true);
+            return;
+        }
         if self.flags.wants_write {
             return;
         }

@@ -13,6 +13,7 @@ use crate::http::exchange::Exchange;
 use crate::http::modules::request_body::TempPath;
 use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
+use crate::server::client::h2::{Newborn, SharedMux};
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::names::{Names, Ticket};
@@ -77,6 +78,12 @@ pub struct Resources {
     pub queued: VecDeque<ClientKey>,
     /// Requests whose relay has something new to look at.
     pub resumed: Vec<ClientKey>,
+    /// Streams whose heads have come.
+    pub newborn: Vec<Newborn>,
+    /// Streams that something happened to.
+    pub stirred: Vec<ClientKey>,
+    /// Connections of streams that have frames to send.
+    pub muxes: Vec<SharedMux>,
     /// Look-ups of names.
     pub names: Names,
     /// Who waits for which name, and what was found for whom.
@@ -131,6 +138,9 @@ impl Resources {
             ready: VecDeque::new(),
             jobs: HashMap::new(),
             queued: VecDeque::new(),
+            newborn: Vec::new(),
+            stirred: Vec::new(),
+            muxes: Vec::new(),
             names,
             name_waiters: HashMap::new(),
             name_results: HashMap::new(),

@@ -17,6 +17,8 @@ use super::{FileText, SessionCacheSetting, Settings};
 
 /// What ALPN offers, the most wanted first, as in nginx without HTTP/2.
 const PROTOCOLS: &[&[u8]] = &[b"http/1.1", b"http/1.0", b"http/0.9"];
+/// The same where HTTP/2 is spoken.
+const PROTOCOLS_WITH_HTTP2: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0", b"http/0.9"];
 /// Sessions of the cache that early data needs, where none is configured.
 const EARLY_SESSIONS: usize = 20_480;
 
@@ -244,6 +246,7 @@ impl Loader<'_> {
             help: Some("\"ssl_protocols\", \"ssl_ciphers\" and \"ssl_conf_command\" leave nothing to speak"),
         })?;
         Ok(ServerTls {
+            with_http2: Arc::new(config.with_protocols(PROTOCOLS_WITH_HTTP2)),
             config: Arc::new(config),
             cache: settings.certificate_cache,
             sources,

@@ -40,6 +40,8 @@ pub struct ServerTls {
     /// What handshakes are made with. Where the certificates' names have variables it has none: see
     /// [`ServerTls::render`].
     pub config: Arc<ServerTlsConfig>,
+    /// The same where HTTP/2 is spoken.
+    pub with_http2: Arc<ServerTlsConfig>,
     /// `ssl_certificate_cache`
     pub cache: Option<CertificateCache>,
     pub(super) sources: Sources,

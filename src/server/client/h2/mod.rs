@@ -1,0 +1,222 @@
+//! HTTP/2 connections and their streams.
+//!
+//! A connection that speaks HTTP/2 is a client in [`State::Multiplexed`](super::State); each of its streams is a client
+//! of its own, with a place in the slab, an exchange, deadlines, a relay, like one of HTTP/1, whose transport is the
+//! stream. Both hold the [`Mux`]: the connection feeds it and sends its frames, streams take their bodies from it and
+//! put theirs in. So nothing above learns which protocol brought a request.
+//!
+//! A turn of the connection reads frames: heads become streams to be born ([`Newborn`]), bodies wait in their slots, and
+//! streams that something happened to are stirred. Then the worker gives these their turns, and last the connection is
+//! told to send what all of them have written, in few records and system calls; while there is room, streams with more
+//! to send are asked in the order of their priorities.
+
+pub mod connection;
+pub mod stream;
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::rc::Rc;
+
+use crate::http::exchange::ConnectionFacts;
+use crate::http::site::AddressId;
+use crate::proto::h1::RequestError;
+use crate::proto::h2::{ErrorCode, Server, StreamKey};
+use crate::server::worker::resources::Resources;
+
+use super::{Active, ClientKey};
+
+/// Bytes of frames that are gathered before they are sent.
+pub const OUT_BYTES: usize = 64 * 1024;
+
+/// What a connection and its streams have in common.
+pub struct Mux {
+    /// The wire machine.
+    pub machine: Server,
+    /// Frames that are to be sent.
+    pub out: Vec<u8>,
+    /// The connection.
+    pub connection: ClientKey,
+    /// Its socket, for what the kernel tells of it.
+    pub socket: RawFd,
+    /// When a stream last ended, in monotonic milliseconds.
+    pub last_end_ms: u64,
+    /// The connection is gone.
+    pub closed: bool,
+    slots: Vec<Slot>,
+    queued: bool,
+}
+
+/// One stream's side of the connection.
+#[derive(Default)]
+struct Slot {
+    id: u32,
+    client: Option<ClientKey>,
+    /// Bytes of the body that nobody has taken yet; the windows bound them.
+    inbox: Vec<u8>,
+    /// The body is complete.
+    ended: bool,
+    /// The stream is gone.
+    lost: bool,
+    stirred: bool,
+}
+
+/// A mux in many hands.
+pub type SharedMux = Rc<RefCell<Mux>>;
+
+/// A stream whose head has come.
+pub struct Newborn {
+    /// What it belongs to.
+    pub link: StreamLink,
+    /// Its request.
+    pub active: Box<Active>,
+    /// The address that it came in on.
+    pub address: AddressId,
+    /// What is wrong with its head.
+    pub refused: Option<RequestError>,
+    /// The connection, as for the request before it.
+    pub facts: ConnectionFacts,
+    /// Listening socket of the connection.
+    pub listener: u32,
+    /// Bytes of its head.
+    pub length: u64,
+    /// Bytes go both ways behind its head.
+    pub is_tunnel: bool,
+}
+
+/// A stream, as its client holds it.
+#[derive(Clone)]
+pub struct StreamLink {
+    /// What it belongs to.
+    pub mux: SharedMux,
+    /// Which one it is.
+    pub stream: StreamKey,
+}
+
+impl Mux {
+    /// A mux around a machine.
+    pub fn new(machine: Server, connection: ClientKey, socket: RawFd) -> Mux {
+        Mux {
+            machine,
+            out: Vec::new(),
+            connection,
+            socket,
+            last_end_ms: 0,
+            closed: false,
+            slots: Vec::new(),
+            queued: false,
+        }
+    }
+
+    /// Whether no stream is open and nothing is to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.machine.open_streams() == 0 && self.out.is_empty()
+    }
+
+    fn slot(&mut self, stream: StreamKey) -> Option<&mut Slot> {
+        self.slots.get_mut(stream.slot()).filter(|slot| slot.id == stream.id())
+    }
+
+    /// A place for a stream that was opened.
+    fn open(&mut self, stream: StreamKey) {
+        if self.slots.len() <= stream.slot() {
+            self.slots.resize_with(stream.slot() + 1, Slot::default);
+        }
+        self.slots[stream.slot()] = Slot { id: stream.id(), ..Slot::default() };
+    }
+
+    /// The client of a stream.
+    pub fn client_of(&mut self, stream: StreamKey) -> Option<ClientKey> {
+        self.slot(stream)?.client
+    }
+
+    /// Names the client of a stream.
+    pub fn adopt(&mut self, stream: StreamKey, client: ClientKey) {
+        if let Some(slot) = self.slot(stream) {
+            slot.client = Some(client);
+        }
+    }
+
+    /// Tells a stream's client that something happened.
+    fn stir(slot: &mut Slot, res: &mut Resources) {
+        if let Some(client) = slot.client
+            && !std::mem::replace(&mut slot.stirred, true)
+        {
+            res.stirred.push(client);
+        }
+    }
+
+    fn deliver(&mut self, stream: StreamKey, data: &[u8], res: &mut Resources) {
+        match self.slot(stream).filter(|slot| !slot.lost) {
+            Some(slot) => {
+                slot.inbox.extend_from_slice(data);
+                Mux::stir(slot, res);
+            }
+            None => {
+                let Mux { machine, out, .. } = self;
+                machine.consumed(stream, data.len(), out);
+            }
+        }
+    }
+
+    fn end(&mut self, stream: StreamKey, res: &mut Resources) {
+        if let Some(slot) = self.slot(stream) {
+            slot.ended = true;
+            Mux::stir(slot, res);
+        }
+    }
+
+    fn lose(&mut self, stream: StreamKey, res: &mut Resources) {
+        if let Some(slot) = self.slot(stream) {
+            slot.lost = true;
+            slot.inbox = Vec::new();
+            Mux::stir(slot, res);
+        }
+    }
+
+    /// The connection is gone, and all streams with it.
+    pub fn close(&mut self, res: &mut Resources) {
+        self.closed = true;
+        for slot in &mut self.slots {
+            slot.lost = true;
+            slot.inbox = Vec::new();
+            Mux::stir(slot, res);
+        }
+    }
+
+    /// A stream's client is gone; what it has not finished is reset.
+    fn release(&mut self, stream: StreamKey, now_ms: u64) {
+        let Mux { machine, out, .. } = self;
+        if machine.is_open(stream) {
+            machine.reset(stream, ErrorCode::INTERNAL_ERROR, out);
+        }
+        self.last_end_ms = now_ms;
+        if let Some(slot) = self.slot(stream) {
+            *slot = Slot::default();
+        }
+    }
+}
+
+impl StreamLink {
+    /// Has the connection send what was written. To be called after each turn of a stream.
+    pub fn queue(&self, res: &mut Resources) {
+        queue(&self.mux, res);
+    }
+
+    /// The stream's client is gone.
+    pub fn release(&self, res: &mut Resources) {
+        self.mux.borrow_mut().release(self.stream, res.env.now.monotonic_ms);
+        self.queue(res);
+    }
+}
+
+/// Has a connection send its frames, once the streams had their turns.
+pub fn queue(mux: &SharedMux, res: &mut Resources) {
+    if !std::mem::replace(&mut mux.borrow_mut().queued, true) {
+        res.muxes.push(Rc::clone(mux));
+    }
+}
+
+/// The connection's turn to send has come.
+pub fn unqueue(mux: &SharedMux) {
+    mux.borrow_mut().queued = false;
+}

@@ -1,0 +1,306 @@
+//! A stream's side: its body from the slot, its response into frames.
+
+use rustix::io::Errno;
+
+use crate::message::{Fields, RequestFraming, RequestHead, ResponseFraming, ResponseHead, Status};
+use crate::proto::h1::{Event, RespondOptions};
+use crate::proto::h2::TURN_BYTES;
+use crate::server::worker::resources::Resources;
+
+use super::super::serve::Consumed;
+use super::super::transport::Transport;
+use super::super::tunnel::End;
+use super::super::wire::Wire;
+use super::super::{Client, ClientKey, Fate, State, Waiting};
+use super::{Mux, Newborn, OUT_BYTES, StreamLink};
+
+/// Where a stream's response goes.
+pub struct StreamEnd {
+    /// The stream.
+    pub link: StreamLink,
+    /// Bytes of the body that are still to come, where that is known and nothing follows them: the last frame ends the
+    /// stream then.
+    pub left: Option<u64>,
+}
+
+impl StreamEnd {
+    /// How many bytes may be sent now.
+    pub fn room(&self) -> usize {
+        let mux = self.link.mux.borrow();
+        let room = mux.machine.room(self.link.stream);
+        // Frames that wait already have the connection's socket full enough.
+        if mux.out.len() < OUT_BYTES { room.min(TURN_BYTES) } else { 0 }
+    }
+
+    /// Sends as much of a body's piece as there is room for.
+    pub fn send(&mut self, piece: &[u8]) -> Result<usize, Errno> {
+        let taken = piece.len().min(self.room());
+        let mut mux = self.link.mux.borrow_mut();
+        if mux.closed || !mux.machine.is_open(self.link.stream) {
+            return Err(Errno::CONNRESET);
+        }
+        if taken == 0 {
+            return Ok(0);
+        }
+        let Mux { machine, out, .. } = &mut *mux;
+        let ends = self.left == Some(taken as u64);
+        let sent = machine.send_data(self.link.stream, &piece[..taken], ends, out);
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(sent as u64);
+        }
+        Ok(sent)
+    }
+
+    /// Ends the stream behind its body, unless its last frame did.
+    pub fn finish(&mut self, trailers: &Fields) {
+        if self.left.take() == Some(0) {
+            return;
+        }
+        let mut mux = self.link.mux.borrow_mut();
+        let Mux { machine, out, .. } = &mut *mux;
+        machine.send_trailers(self.link.stream, trailers, out);
+    }
+
+    /// Asks for a turn when there is room, or asks no longer.
+    pub fn want_turn(&self, wants: bool) {
+        self.link.mux.borrow_mut().machine.set_has_data(self.link.stream, wants);
+    }
+}
+
+/// What stands in the place of HTTP/1's wire machine.
+pub struct StreamWire {
+    link: StreamLink,
+    body: BodyState,
+    expects_continue: bool,
+    /// Bytes that were taken since the windows were last told.
+    taken: usize,
+    /// Bytes that were taken from the slot and are not wanted yet.
+    held: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BodyState {
+    /// More comes.
+    Coming,
+    /// All that comes has come.
+    Last,
+    /// There is none, or it was read.
+    Over,
+}
+
+impl StreamWire {
+    fn new(link: StreamLink, head: &RequestHead, is_tunnel: bool) -> StreamWire {
+        let has_body = head.framing != RequestFraming::None && !is_tunnel;
+        StreamWire {
+            link,
+            body: if has_body { BodyState::Coming } else { BodyState::Over },
+            expects_continue: head.expects_continue,
+            taken: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// Takes a piece of the body.
+    pub fn read<'a>(&mut self, input: &mut &'a [u8]) -> Event<'a> {
+        let bytes = std::mem::take(input);
+        self.taken += bytes.len();
+        match self.body {
+            BodyState::Coming | BodyState::Last if !bytes.is_empty() => Event::Body(bytes),
+            BodyState::Last => {
+                self.body = BodyState::Over;
+                Event::BodyEnd
+            }
+            BodyState::Coming => Event::NeedMore,
+            BodyState::Over => Event::Paused,
+        }
+    }
+
+    /// Whether some of the body is outstanding.
+    pub fn body_pending(&self) -> bool {
+        self.body != BodyState::Over
+    }
+
+    /// Whether the client waits for `100 Continue`.
+    pub fn withholds_body(&self) -> bool {
+        self.expects_continue && self.body == BodyState::Coming && self.taken == 0
+    }
+
+    /// Writes an interim response.
+    pub fn interim(&mut self, status: Status, fields: Option<&Fields>) {
+        if status == Status::CONTINUE {
+            self.expects_continue = false;
+        }
+        let mut mux = self.link.mux.borrow_mut();
+        let Mux { machine, out, .. } = &mut *mux;
+        machine.interim(self.link.stream, status, fields, out);
+    }
+
+    /// Writes the head; how the body is written, and the head's bytes.
+    pub fn respond(&mut self, head: &ResponseHead, options: &RespondOptions<'_>) -> (ResponseFraming, u64) {
+        let mut mux = self.link.mux.borrow_mut();
+        let Mux { machine, out, .. } = &mut *mux;
+        let before = out.len();
+        let framing = machine.respond(self.link.stream, head, options, out).unwrap_or_default();
+        (framing, (out.len() - before) as u64)
+    }
+
+    /// Puts bytes away that are not wanted yet.
+    pub fn hold(&mut self, bytes: &[u8]) {
+        self.held.extend_from_slice(bytes);
+    }
+}
+
+impl Client {
+    /// The stream that the client is, if it is one.
+    pub fn stream(&self) -> Option<&StreamEnd> {
+        match &self.transport {
+            Transport::Stream(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    /// A stream's request is served.
+    pub fn begin_stream(&mut self, newborn: Newborn, key: ClientKey, res: &mut Resources) -> Fate {
+        let Newborn { link, mut active, address, refused, length, is_tunnel, .. } = newborn;
+        link.mux.borrow_mut().adopt(link.stream, key);
+        self.wire = Wire::H2(Box::new(StreamWire::new(link, &active.exchange.head, is_tunnel)));
+        self.begin_request(&mut active, address, length as usize, res);
+        let fate = match refused {
+            Some(error) => self.refuse(active, error, key, res),
+            None => self.drive(active, None, key, res),
+        };
+        match fate {
+            // What came along with the head.
+            Fate::Keep => self.feed_stream(key, res),
+            Fate::Close => fate,
+        }
+    }
+
+    /// Something came for the stream, or it is gone.
+    pub fn on_stream_event(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let Transport::Stream(end) = &self.transport else { return Fate::Keep };
+        let is_lost = {
+            let mut mux = end.link.mux.borrow_mut();
+            match mux.slot(end.link.stream) {
+                Some(slot) => {
+                    slot.stirred = false;
+                    slot.lost
+                }
+                None => true,
+            }
+        };
+        if is_lost {
+            return self.lose_stream(res);
+        }
+        if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Tunnel) {
+            return self.pump_tunnel(key, res);
+        }
+        self.feed_stream(key, res)
+    }
+
+    /// The client has given the stream up, or the connection is gone.
+    fn lose_stream(&mut self, res: &mut Resources) -> Fate {
+        let State::Active(active) = &mut self.state else { return Fate::Close };
+        if active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client() && !relay.is_over()) {
+            self.flags.gone = true;
+            return Fate::Keep;
+        }
+        self.flags.read_closed = true;
+        if matches!(active.waiting, Waiting::Upstream | Waiting::Delay | Waiting::Answer(_) | Waiting::Body) {
+            active.exchange.response.status = Status(499);
+        }
+        let _ = self.on_client_gone(res);
+        Fate::Close
+    }
+
+    /// Gives what has come of the body to whoever takes it.
+    pub fn feed_stream(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        loop {
+            if !self.may_read() {
+                return Fate::Keep;
+            }
+            let (Transport::Stream(end), Wire::H2(wire)) = (&self.transport, &mut self.wire) else {
+                return Fate::Keep;
+            };
+            let link = end.link.clone();
+            let mut bytes = std::mem::take(&mut wire.held);
+            if let Some(slot) = link.mux.borrow_mut().slot(link.stream) {
+                match bytes.is_empty() {
+                    true => bytes = std::mem::take(&mut slot.inbox),
+                    false => bytes.append(&mut slot.inbox),
+                }
+                if slot.ended && wire.body == BodyState::Coming {
+                    wire.body = BodyState::Last;
+                }
+            }
+            if bytes.is_empty() && wire.body != BodyState::Last {
+                return Fate::Keep;
+            }
+            let consumed = self.consume(&bytes, false, key, res);
+            if let Wire::H2(wire) = &mut self.wire {
+                let taken = std::mem::take(&mut wire.taken);
+                let mut mux = link.mux.borrow_mut();
+                let Mux { machine, out, .. } = &mut *mux;
+                machine.consumed(link.stream, taken, out);
+            }
+            match consumed {
+                Consumed::All => {}
+                Consumed::Stalled => return Fate::Keep,
+                Consumed::Close => return Fate::Close,
+            }
+            if matches!(&self.wire, Wire::H2(wire) if wire.body == BodyState::Over) {
+                return Fate::Keep;
+            }
+        }
+    }
+
+    /// The stream has its turn to send.
+    pub fn on_stream_room(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        match &self.state {
+            State::Active(active)
+                if active.waiting == Waiting::Output && active.output.pending_job().is_none() =>
+            {
+                self.pump(key, res)
+            }
+            State::Active(active) if active.waiting == Waiting::Tunnel => self.pump_tunnel(key, res),
+            _ => {
+                if let Some(end) = self.stream() {
+                    end.want_turn(false);
+                }
+                Fate::Keep
+            }
+        }
+    }
+}
+
+impl End for StreamEnd {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        let mut mux = self.link.mux.borrow_mut();
+        let Some(slot) = mux.slot(self.link.stream) else { return Err(Errno::CONNRESET) };
+        if slot.lost {
+            return Err(Errno::CONNRESET);
+        }
+        let count = slot.inbox.len().min(buffer.len());
+        if count == 0 {
+            return if slot.ended { Ok((0, false)) } else { Err(Errno::AGAIN) };
+        }
+        buffer[..count].copy_from_slice(&slot.inbox[..count]);
+        match count == slot.inbox.len() {
+            true => slot.inbox = Vec::new(),
+            false => drop(slot.inbox.drain(..count)),
+        }
+        let more = !slot.inbox.is_empty() || slot.ended;
+        let Mux { machine, out, .. } = &mut *mux;
+        machine.consumed(self.link.stream, count, out);
+        Ok((count, more))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        StreamEnd::send(self, bytes)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        self.finish(&Fields::default());
+        Ok(())
+    }
+}

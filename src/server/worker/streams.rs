@@ -1,0 +1,120 @@
+//! Turns of HTTP/2's streams: after those of the connections that brought them, and before these send.
+
+use crate::proto::h1;
+use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, stream::StreamEnd, unqueue};
+use crate::server::client::transport::Transport;
+use crate::server::client::wire::Wire;
+use crate::server::client::{Client, ClientKey, Flags, State};
+use crate::server::relay::links::GENERATION_MASK;
+
+use super::Worker;
+use super::counters::Counted;
+
+/// How often one connection's frames are sent before others have their turn.
+const SENDS_PER_TURN: usize = 8;
+
+impl Worker {
+    /// Gives streams their turns, and has their connections send.
+    pub(super) fn run_streams(&mut self) {
+        loop {
+            let newborn = std::mem::take(&mut self.res.newborn);
+            let stirred = std::mem::take(&mut self.res.stirred);
+            if newborn.is_empty() && stirred.is_empty() {
+                break;
+            }
+            for one in newborn {
+                self.bear_stream(one);
+            }
+            for key in stirred {
+                self.turn(key, Client::on_stream_event);
+            }
+        }
+        for mux in std::mem::take(&mut self.res.muxes) {
+            self.send_streams(&mux);
+        }
+    }
+
+    /// Whether a stream or a connection of streams waits for its turn.
+    pub(super) fn has_streams_to_run(&self) -> bool {
+        !self.res.newborn.is_empty() || !self.res.stirred.is_empty() || !self.res.muxes.is_empty()
+    }
+
+    /// Makes a client of a stream and serves its request.
+    fn bear_stream(&mut self, newborn: Newborn) {
+        let Some(Some(listener)) = self.res.listeners.get_mut(newborn.listener as usize) else { return };
+        listener.clients += 1;
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
+        let now_ms = self.res.env.now.monotonic_ms;
+        let client = Client {
+            transport: Transport::Stream(StreamEnd { link: newborn.link.clone(), left: None }),
+            generation: self.generation,
+            state: State::Head,
+            wire: Wire::H1(h1::Connection::new()),
+            facts: newborn.facts.clone(),
+            listener: newborn.listener,
+            deadline_ms: u64::MAX,
+            armed_ms: u64::MAX,
+            last_active_ms: now_ms,
+            head_began_ms: 0,
+            request_bytes: 0,
+            // There is nothing for the poll to watch.
+            flags: Flags { registered: true, unread: true, ..Flags::default() },
+            idle_ms: 0,
+            upload_moved_ms: 0,
+            keep_until_ms: 0,
+            linger_timeout_ms: 0,
+            unsent: Vec::new(),
+            counted: Counted::default(),
+        };
+        let index = self.clients.insert(client);
+        self.streams += 1;
+        let key = ClientKey { index: index as u32, generation: self.generation };
+        self.turn(key, |client, key, res| client.begin_stream(newborn, key, res));
+    }
+
+    /// Sends a connection's frames, and asks its streams for more while there is room.
+    fn send_streams(&mut self, mux: &SharedMux) {
+        unqueue(mux);
+        let connection = mux.borrow().connection;
+        for _ in 0..SENDS_PER_TURN {
+            while self.fill_frames(mux) {}
+            if mux.borrow().closed {
+                return;
+            }
+            self.turn(connection, Client::send_frames);
+            let is_blocked = !self
+                .clients
+                .get(connection.index as usize)
+                .is_some_and(|client| client.generation == connection.generation && client.unsent.is_empty());
+            if is_blocked {
+                // The socket brings the next turn.
+                unqueue(mux);
+                return;
+            }
+            let mut borrowed = mux.borrow_mut();
+            if borrowed.out.is_empty() && borrowed.machine.next_turn().is_none() {
+                drop(borrowed);
+                break;
+            }
+        }
+        if !mux.borrow_mut().out.is_empty() || mux.borrow_mut().machine.next_turn().is_some() {
+            crate::server::client::h2::queue(mux, &mut self.res);
+        }
+    }
+
+    /// Gives the stream that is next its turn; whether there is room for another.
+    fn fill_frames(&mut self, mux: &SharedMux) -> bool {
+        let mut borrowed = mux.borrow_mut();
+        if borrowed.closed || borrowed.out.len() >= OUT_BYTES {
+            return false;
+        }
+        let Some((stream, _)) = borrowed.machine.next_turn() else { return false };
+        let Some(client) = borrowed.client_of(stream) else {
+            borrowed.machine.set_has_data(stream, false);
+            return true;
+        };
+        drop(borrowed);
+        self.turn(client, Client::on_stream_room);
+        true
+    }
+}
