@@ -320,13 +320,13 @@ fn transfer(order: &Transfer) -> Result<Changed, ChangeFailure> {
         let made = if order.moves {
             move_folder(from, to, there.is_some())
         } else {
-            copy_folder(order, &source, there.is_some())
+            copy_folder(order, there.is_some())
         };
         return made.map(|()| Changed::Created);
     }
     let (call, result) = match order.moves {
         true => ("rename() to", move_file(from, to, order.folders)),
-        false => ("copy to", copy_file(from, to)),
+        false => ("copy to", copy_file(from, to, there.as_ref())),
     };
     result.map(|()| Changed::Done).map_err(|error| failed_to_write(call, to, &error))
 }
@@ -357,20 +357,21 @@ fn move_file(from: &Path, to: &Path, folders: u32) -> io::Result<()> {
             fs::rename(from, to)
         }
         Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-            copy_file(from, to)?;
+            copy_file(from, to, None)?;
             fs::remove_file(from)
         }
         result => result,
     }
 }
 
-/// Copies a regular file with its mode and time.
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+/// Copies a regular file with its time and its mode; a file that it replaces leaves it its own mode, as with nginx.
+fn copy_file(from: &Path, to: &Path, replaced: Option<&Metadata>) -> io::Result<()> {
     let mut source = tree::open_regular(from)?;
     let found = source.metadata()?;
     let mut unfinished = Unfinished::beside(to)?;
     io::copy(&mut source, &mut unfinished.file)?;
-    unfinished.finish(to, found.mode() & 0o777, found.modified().ok())
+    let mode = replaced.filter(|replaced| replaced.is_file()).unwrap_or(&found).mode();
+    unfinished.finish(to, mode & 0o777, found.modified().ok())
 }
 
 fn move_folder(from: &Path, to: &Path, replaces: bool) -> Result<(), ChangeFailure> {
@@ -387,7 +388,7 @@ fn move_folder(from: &Path, to: &Path, replaces: bool) -> Result<(), ChangeFailu
     }
 }
 
-fn copy_folder(order: &Transfer, _: &Metadata, replaces: bool) -> Result<(), ChangeFailure> {
+fn copy_folder(order: &Transfer, replaces: bool) -> Result<(), ChangeFailure> {
     let (from, _) = split_slash(&order.from);
     let (to, _) = split_slash(&order.to);
     let copy = tree::copy_beside(from, to, order.deep).map_err(|error| tree_failed(to, &error))?;

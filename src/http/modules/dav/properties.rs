@@ -90,17 +90,15 @@ fn refuse_body(exchange: &Exchange, context: &mut Context, error: BodyError) -> 
     wrong(exchange, context, error.status(), "client sent a body of XML that can't be used")
 }
 
-/// What a failed look-up means, logged as nginx logs it.
+/// What a failed look-up means, logged. Clients look for what they are about to make: that it is missing is no error.
 pub fn refuse(exchange: &mut Exchange, context: &mut Context, failure: FileFailure) -> Status {
     let (status, level) = match failure.reason {
-        FailureReason::NotFound => (Status::NOT_FOUND, Level::Error),
+        FailureReason::NotFound => (Status::NOT_FOUND, Level::Info),
         FailureReason::Forbidden => (Status::FORBIDDEN, Level::Error),
         FailureReason::Busy => (Status::SERVICE_UNAVAILABLE, Level::Crit),
         FailureReason::Internal => (Status::INTERNAL_SERVER_ERROR, Level::Crit),
     };
-    if status != Status::NOT_FOUND || context.site.settings(exchange.location).static_files.log_not_found {
-        exchange.log_file_failure(context, level, failure);
-    }
+    exchange.log_file_failure(context, level, failure);
     status
 }
 

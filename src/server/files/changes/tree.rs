@@ -13,8 +13,8 @@ use rustix::io::Errno;
 
 use super::{NAME_TRIES, name_beside};
 
-/// How many folders may lie in one another: each takes a descriptor while what is in it is dealt with.
-const DEEPEST: u32 = 200;
+/// How many folders may lie in one another: each takes up to four descriptors while what is in it is dealt with.
+const DEEPEST: u32 = 64;
 
 /// How often a folder is gone through that is filled while it is emptied.
 const PASSES: u32 = 8;
@@ -36,7 +36,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 fn remove_folder(at: BorrowedFd<'_>, name: &CStr, depth: u32) -> io::Result<()> {
     if depth == DEEPEST {
-        return Err(Errno::NAMETOOLONG.into());
+        return Err(Errno::OVERFLOW.into());
     }
     let folder = open_folder(at, name)?;
     let mut result = Ok(());
@@ -143,9 +143,6 @@ struct Copying {
 impl Copying {
     /// Copies what is in a folder, then gives the copy its mode and time.
     fn folder(&self, source: OwnedFd, target: OwnedFd, depth: u32) -> io::Result<()> {
-        if depth == DEEPEST {
-            return Err(Errno::NAMETOOLONG.into());
-        }
         let source = File::from(source);
         let found = source.metadata()?;
         if self.deep {
@@ -176,6 +173,8 @@ impl Copying {
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if (stat.st_dev, stat.st_ino) == self.root => Ok(()),
+            // Before it is made: a copy that is broken off must not be too deep to be removed.
+            FileType::Directory if depth + 1 == DEEPEST => Err(Errno::OVERFLOW.into()),
             FileType::Directory => {
                 let from = open_folder(source, name)?;
                 rustix::fs::mkdirat(target, name, Mode::RWXU)?;
