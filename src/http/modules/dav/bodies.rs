@@ -293,6 +293,10 @@ fn name_of(space: &ResolveResult<'_>, start: &BytesStart<'_>) -> Result<Name, Bo
         ResolveResult::Unbound if !has_prefix => String::new(),
         _ => return Err(BodyError::Malformed),
     };
+    // Namespaces of XML itself: their prefixes can't be declared, so no answer could name them.
+    if space.starts_with("http://www.w3.org/XML/1998/namespace") || space.starts_with("http://www.w3.org/2000/xmlns/") {
+        return Err(BodyError::Malformed);
+    }
     if has_prefix && space.is_empty() || !is_name(local.as_ref()) || !space.chars().all(is_character) {
         return Err(BodyError::Malformed);
     }
@@ -348,6 +352,7 @@ mod tests {
             "<D:propfind xmlns:D='DAV:'><D:prop/><D:allprop/></D:propfind>",
             "<D:propfind xmlns:D='DAV:'><D:prop><E:x/></D:prop></D:propfind>",
             "<D:propfind xmlns:D='DAV:'><D:prop><E:x xmlns:E=''/></D:prop></D:propfind>",
+            "<D:propfind xmlns:D='DAV:'><D:prop><xml:a/></D:prop></D:propfind>",
             "<D:propfind xmlns:D='DAV:'><D:prop><D:a:b/></D:prop></D:propfind>",
             "<D:propfind xmlns:D='DAV:'><D:prop><D:a\"b/></D:prop></D:propfind>",
             "<D:propfind xmlns:D='DAV:'><D:allprop/>",

@@ -9,6 +9,7 @@
 
 pub mod bodies;
 mod conditions;
+pub mod fuzz;
 mod locking;
 mod markup;
 mod properties;
