@@ -16,7 +16,7 @@ pub fn append_text(out: &mut Vec<u8>, text: &[u8]) {
     for chunk in text.utf8_chunks() {
         let mut rest = chunk.valid();
         while let Some(at) = rest.find(|character| !is_character(character)) {
-            percent::escape_html(out, rest[..at].as_bytes());
+            percent::escape_html(out, &rest.as_bytes()[..at]);
             out.extend_from_slice("\u{FFFD}".as_bytes());
             let length = rest[at..].chars().next().map_or(1, char::len_utf8);
             rest = &rest[at + length..];
