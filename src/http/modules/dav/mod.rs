@@ -1,11 +1,11 @@
 //! WebDAV (RFC 4918): `dav_methods` and what goes with it.
 //!
-//! PUT, DELETE, MKCOL, COPY and MOVE are nginx's, with its statuses ([`writing`]). Ours besides: PROPFIND and PROPPATCH
-//! ([`properties`]), LOCK and UNLOCK ([`locking`]) and OPTIONS. Nothing is done to files here: the shell makes each
-//! [`Change`] ([`Need::Change`](crate::http::flow::Need::Change)).
+//! PUT, DELETE, MKCOL, COPY and MOVE are nginx's, with its statuses (`writing`). Ours besides: PROPFIND and PROPPATCH
+//! (`properties`), LOCK and UNLOCK (`locking`) and OPTIONS. Nothing is done to files here: the shell makes each
+//! [`Change`](crate::http::change::Change) ([`Need::Change`](crate::http::flow::Need::Change)).
 //!
 //! What a lock covers is changed by no method but for who names the lock; in locations where LOCK is allowed the `If`
-//! field must hold as well ([`conditions`]).
+//! field must hold as well (`conditions`).
 
 pub mod bodies;
 mod conditions;
