@@ -7,6 +7,7 @@
 use crate::base::percent::law_escapes_decode_to_their_text;
 use crate::base::prefix_tree::law_tree_finds_like_a_list;
 use crate::conf;
+use crate::http::modules::dav;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
@@ -22,6 +23,7 @@ pub const LAWS: &[Law] = &[
     ("certificate", certificate),
     ("chunked_body", chunked_body),
     ("configuration_text", configuration_text),
+    ("dav_body", dav_body),
     ("dns_answer", dns_answer),
     ("entity_tags", entity_tags),
     ("escapes", escapes),
@@ -197,6 +199,12 @@ pub fn tls_hello(data: &[u8]) {
 /// A certificate's DER; also read as PEM.
 pub fn certificate(data: &[u8]) {
     tls::fuzz::fuzz_certificate(data);
+}
+
+/// The name of a file on the first line, then the body of a PROPFIND, PROPPATCH or LOCK that is about it.
+pub fn dav_body(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    dav::fuzz::fuzz_bodies(&data[..end], data.get(end + 1..).unwrap_or_default());
 }
 
 /// A request target.

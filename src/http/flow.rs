@@ -2,6 +2,7 @@
 
 use crate::message::Status;
 
+use super::change::{ChangeFailure, Changed};
 use super::file::{DirectoryListing, FileAnswer, FileFailure, Want};
 use super::modules::auth_basic::PasswordAnswer;
 use super::site::LocationId;
@@ -37,6 +38,8 @@ pub enum Need {
     RequestBody,
     /// Check the password that [`super::modules::Notes::password`] asks about.
     Password,
+    /// Make the change that [`super::modules::Notes::dav`] has.
+    Change,
     /// Come back after so many milliseconds.
     Delay(u64),
     /// Pass the request on as [`super::upstream_call::Passed::call`] says.
@@ -54,6 +57,8 @@ pub enum Answer {
     RequestBody(Result<(), Status>),
     /// For [`Need::Password`].
     Password(PasswordAnswer),
+    /// For [`Need::Change`].
+    Change(Result<Changed, ChangeFailure>),
     /// For [`Need::Delay`]: the time is over.
     Delay,
     /// For [`Need::Upstream`]: the head is in [`super::upstream_call::Passed::response`], or what went wrong.

@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod access_queue;
 pub mod body;
 pub mod build;
+pub mod change;
 pub mod context;
 pub mod error_log;
 pub mod error_page;

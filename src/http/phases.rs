@@ -56,11 +56,12 @@ pub enum Stage {
 /// A content handler: called with `None` first, then with the answer to each need that it named.
 pub type Handler = fn(&mut Exchange, &mut Context, Option<Answer>) -> Flow;
 
-/// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply):
-/// `spa` first, because a page that is no folder must not reach the handlers of folders, and again behind them; a
+/// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply): `dav`
+/// first, which has the methods that all others refuse; `spa` next, because a page that is no folder must not reach the handlers of folders, and again behind them; a
 /// folder's index files come before its listing, because a listing is what is left when there is none; compressed
 /// siblings before the file itself.
 const CONTENT: &[Handler] = &[
+    modules::dav::handle,
     spa::handle,
     modules::random_index::handle,
     modules::index::handle,

@@ -28,6 +28,7 @@ use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
 use super::build::{BuildOptions, Built, build};
+use super::change::{Change, ChangeFailure, Changed};
 use super::context::{Context, Env};
 use super::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use super::file::{
@@ -72,6 +73,10 @@ pub struct World {
     pub calls: Vec<PassedOn>,
     /// The call of the last request as it stood when the response began.
     pub answered_call: Option<Call>,
+    /// Changes of files that the last request asked for; none is made.
+    pub changes: Vec<Change>,
+    /// What the next change comes to; else something is created.
+    pub changed: Option<Result<Changed, ChangeFailure>>,
     /// What upstreams say to the next requests that are passed on.
     answers: VecDeque<Upstream>,
     site: SiteHandle,
@@ -181,6 +186,8 @@ impl World {
             lookups: Vec::new(),
             calls: Vec::new(),
             answered_call: None,
+            changes: Vec::new(),
+            changed: None,
             answers: VecDeque::new(),
             site: SiteHandle::new(Arc::new(site)),
             nodes: HashMap::from([(b"/".to_vec(), Node::Directory)]),
@@ -235,6 +242,7 @@ impl World {
     pub fn send(&mut self, request: &str) -> Reply {
         self.lookups.clear();
         self.calls.clear();
+        self.changes.clear();
         self.env.logs.clear();
         let mut wire = Connection::new();
         let mut head = RequestHead::default();
@@ -280,6 +288,11 @@ impl World {
                 }
                 Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
                 Step::Need(Need::Password) => Answer::Password(self.check_password(&exchange)),
+                Step::Need(Need::Change) => {
+                    let change = exchange.notes.dav.take_change().expect("a change");
+                    self.changes.push(change);
+                    Answer::Change(self.changed.take().unwrap_or(Ok(Changed::Created)))
+                }
                 Step::Need(Need::Delay(ms)) => {
                     self.env.now.monotonic_ms += ms;
                     Answer::Delay

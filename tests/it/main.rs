@@ -13,6 +13,7 @@ mod browser;
 mod configuration;
 mod connections;
 mod cors;
+mod dav;
 mod diagnostics;
 mod error_log;
 mod error_pages;

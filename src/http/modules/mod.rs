@@ -113,6 +113,8 @@ modules_with_settings! {
     precompressed,
     /// Files from disk: `open_file_cache`, `disable_symlinks`, `etag`, `max_ranges`.
     static_files,
+    /// `dav_methods`, `dav_access`, `create_full_put_path`, `min_delete_depth`.
+    dav,
     /// `spa`.
     spa,
     /// `empty_gif`.
@@ -182,6 +184,8 @@ pub struct Notes {
     pub access: access::Running,
     /// The password that is asked about.
     pub password: auth_basic::Note,
+    /// What is to be changed in the file system.
+    pub dav: dav::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.

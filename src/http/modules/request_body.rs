@@ -97,6 +97,11 @@ impl Exchange {
     /// What [`Need::RequestBody`] asks for, by the settings of the present scope.
     pub fn body_reading(&self) -> BodyReading {
         let settings = self.site.settings(self.location);
+        if let Some(most) = self.notes.dav.reads_in_memory() {
+            let limit = settings.core.client_max_body_size;
+            let limit = if limit == 0 { most } else { limit.min(most) };
+            return BodyReading { limit, buffer_size: most, in_file_only: InFileOnly::Off, temp_path: None };
+        }
         BodyReading {
             limit: settings.core.client_max_body_size,
             buffer_size: settings.request_body.buffer_size,

@@ -1,5 +1,5 @@
 //! Zones: what all workers know together, by name: how often each client has asked (`limit_req_zone`), how many
-//! requests of it are being served (`limit_conn_zone`).
+//! requests of it are being served (`limit_conn_zone`); and, without a name, what WebDAV's clients have locked.
 //!
 //! A zone's content is owned by no configuration. A reload builds its site with empty zones and then takes over
 //! ([`Zones::take_over`]) the content of the former site's zones of the same name, use and key, so that nobody's
@@ -7,6 +7,7 @@
 //! a secret, since clients choose the keys.
 
 pub mod connections;
+pub mod locks;
 pub mod requests;
 
 use std::collections::hash_map::RandomState;
@@ -61,18 +62,24 @@ pub enum Store {
 
 /// All zones of a site.
 #[derive(Debug, Default)]
-pub struct Zones(Vec<Zone>);
+pub struct Zones {
+    list: Vec<Zone>,
+    /// What WebDAV's clients have locked.
+    pub locks: Arc<locks::LockTable>,
+}
 
 impl Zones {
     /// A zone.
     pub fn get(&self, id: ZoneId) -> &Zone {
-        &self.0[id.0 as usize]
+        &self.list[id.0 as usize]
     }
 
-    /// Takes over the content of the zones of the site before this one that have the same name, use and key.
+    /// Takes over the content of the zones of the site before this one that have the same name, use and key, and the
+    /// locks.
     pub fn take_over(&mut self, former: &Zones) {
-        for zone in &mut self.0 {
-            let Some(old) = former.0.iter().find(|old| old.name == zone.name) else { continue };
+        self.locks = former.locks.clone();
+        for zone in &mut self.list {
+            let Some(old) = former.list.iter().find(|old| old.name == zone.name) else { continue };
             if old.key_text != zone.key_text {
                 continue;
             }
@@ -189,7 +196,7 @@ impl ZoneDrafts {
                 }
             }
         }
-        Zones(zones)
+        Zones { list: zones, locks: Arc::default() }
     }
 }
 

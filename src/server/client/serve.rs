@@ -5,6 +5,7 @@ use std::rc::Rc;
 use rustix::io::Errno;
 
 use crate::base::level::Level;
+use crate::http::change::ChangeFailure;
 use crate::http::exchange::Endpoint;
 use crate::http::flow::{Answer, Need, Step};
 use crate::http::modules::auth_basic::PasswordAnswer;
@@ -471,6 +472,7 @@ impl Client {
                 }
             }
             Need::Password => self.ask_password(active, key, res).map(Answer::Password),
+            Need::Change => self.ask_change(active, key, res).map(|failure| Answer::Change(Err(failure))),
             Need::Delay(ms) => {
                 active.waiting = Waiting::Delay;
                 self.set_deadline(res.env.now.monotonic_ms.saturating_add(ms));
@@ -525,6 +527,26 @@ impl Client {
                 None
             }
             _ => Some(PasswordAnswer::Busy),
+        }
+    }
+
+    /// Has the pool make the exchange's change; what is wrong if it can't.
+    fn ask_change(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Option<ChangeFailure> {
+        let Some(change) = active.exchange.notes.dav.take_change() else {
+            debug_assert!(false, "who needs a change has one");
+            return Some(ChangeFailure::busy());
+        };
+        match res.files.change(change, active.body_file.take()) {
+            Ok(job) => {
+                self.await_job(active, job, key, res);
+                None
+            }
+            Err(_) => Some(ChangeFailure::busy()),
         }
     }
 
@@ -594,6 +616,7 @@ impl Client {
         let answer = match completion {
             Completion::Opened(answer) => Answer::File(answer),
             Completion::Listed(listing) => Answer::Directory(listing),
+            Completion::Changed(result) => Answer::Change(result),
             Completion::Password(checked) => {
                 if let Some(question) = active.exchange.notes.password.as_deref() {
                     res.passwords.remember(question, &checked, res.env.now.monotonic_ms);

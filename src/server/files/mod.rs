@@ -15,6 +15,7 @@
 //!
 //! Failures are kept only by `open_file_cache_errors`.
 
+mod changes;
 mod directory;
 mod jobs;
 mod opened;
@@ -43,6 +44,7 @@ pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};
 pub use store::{Holdings, Limits};
 pub use temporary::{TemporaryFile, TemporaryFolder, WRITE_NOW_BYTES};
 
+use crate::http::change::{Change, ChangeFailure, Changed};
 use crate::http::file::{
     DirectoryListing, FailureReason, FileAnswer, FileCall, FileFailure, FileHandle, FileKind, FileOptions,
     FileRequest, Symlinks, Want,
@@ -103,6 +105,8 @@ pub enum Completion {
     Published(io::Result<()>),
     /// A password was checked.
     Password(CheckedPassword),
+    /// A change was made, or not.
+    Changed(Result<Changed, ChangeFailure>),
 }
 
 /// What a thread of the pool hands back.
@@ -115,6 +119,7 @@ enum Finished {
     Written(io::Result<Vec<u8>>),
     Published(io::Result<()>),
     Password(CheckedPassword),
+    Changed(Result<Changed, ChangeFailure>),
 }
 
 /// What a job that is under way is for.
@@ -127,6 +132,7 @@ enum Waiting {
     Write,
     Publish,
     Password,
+    Change,
 }
 
 /// The pool's mailbox for one worker's file jobs.
@@ -146,13 +152,25 @@ pub struct Files {
     waiting: HashMap<JobId, Waiting>,
     /// Memory of a path that was not found, for the next one.
     spare_path: Vec<u8>,
+    /// The changes that this process had made when last looked.
+    changes_seen: u64,
+    /// When that number was last seen to move, in monotonic milliseconds: entries that were checked before then, or
+    /// then, are checked again, whatever `open_file_cache_valid` says.
+    changed_ms: Option<u64>,
 }
 
 impl Files {
     /// Empty caches within `limits`, over the worker's mailbox.
     pub fn new(limits: Limits, jobs: FileJobs) -> Files {
         opening::probe_kernel();
-        Files { store: Store::new(limits), jobs: jobs.0, waiting: HashMap::new(), spare_path: Vec::new() }
+        Files {
+            store: Store::new(limits),
+            jobs: jobs.0,
+            waiting: HashMap::new(),
+            spare_path: Vec::new(),
+            changes_seen: changes::made(),
+            changed_ms: None,
+        }
     }
 
     /// Answers a request, at once where the kernel has what it takes in memory.
@@ -229,6 +247,11 @@ impl Files {
         })
     }
 
+    /// Has a change made; `body` is the file with the request's body, where there is one.
+    pub fn change(&mut self, change: Change, body: Option<TemporaryFile>) -> Result<JobId, QueueFull> {
+        self.submit(Waiting::Change, move || Finished::Changed(changes::run(change, body)))
+    }
+
     /// Nobody waits for this job any more: its result is dropped when it comes, with what it has open.
     pub fn cancel(&mut self, id: JobId) {
         self.waiting.remove(&id);
@@ -264,7 +287,10 @@ impl Files {
             return None;
         }
         let age = now.monotonic_ms.saturating_sub(entry.checked_ms);
-        let valid = options.cache.is_some() && age < options.valid_ms;
+        let checked_ms = entry.checked_ms;
+        let valid =
+            options.cache.is_some() && age < options.valid_ms && self.is_newer_than_changes(checked_ms, now);
+        let entry = self.store.entry(key);
         let recent = now.monotonic_ms.saturating_sub(entry.used_ms) < RECENT_MS;
         let needs_open = request.want == Want::Open
             && matches!(&entry.kept, Kept::Seen(stamp) if stamp.kind == FileKind::File);
@@ -301,6 +327,16 @@ impl Files {
                 }
             },
         }
+    }
+
+    /// Whether what was checked then was checked after the last change that this process has made.
+    fn is_newer_than_changes(&mut self, checked_ms: u64, now: Moment) -> bool {
+        let made = changes::made();
+        if made != self.changes_seen {
+            self.changes_seen = made;
+            self.changed_ms = Some(now.monotonic_ms);
+        }
+        self.changed_ms.is_none_or(|changed| checked_ms > changed)
     }
 
     /// Compares an entry with the file system by one `statx` of its path. False when it has to be opened anew.
@@ -492,6 +528,7 @@ impl Files {
             Finished::Written(result) => Completion::Written(result),
             Finished::Published(result) => Completion::Published(result),
             Finished::Password(checked) => Completion::Password(checked),
+            Finished::Changed(result) => Completion::Changed(result),
         }
     }
 
@@ -545,5 +582,6 @@ fn broken(waiting: &Waiting) -> Finished {
         Waiting::Write => Finished::Written(Err(error())),
         Waiting::Publish => Finished::Published(Err(error())),
         Waiting::Password => Finished::Password(passwords::broken()),
+        Waiting::Change => Finished::Changed(Err(changes::broken())),
     }
 }
