@@ -86,6 +86,20 @@ impl Directive {
         Self { words: Arc::clone(&self.words), block, span: self.span, end: self.end, include }
     }
 
+    /// A directive of these words in the place of this one, which stands for it.
+    pub fn made_of(&self, words: &[&str]) -> Directive {
+        let made = |text: &&str| Word::new(text.as_bytes(), self.words[0].span, true);
+        let words = words.iter().map(made).collect();
+        Self { words, block: None, span: self.span, end: self.end, include: self.include }
+    }
+
+    /// A directive of this name with some of the arguments of this one, which stands for it.
+    pub fn with_arguments(&self, name: &str, arguments: &[Word]) -> Directive {
+        let name = Word::new(name.as_bytes(), self.words[0].span, true);
+        let words = std::iter::once(name).chain(arguments.iter().cloned()).collect();
+        Self { words, block: None, span: self.span, end: self.end, include: self.include }
+    }
+
     /// The first word.
     pub fn name(&self) -> &Word {
         &self.words[0]

@@ -117,6 +117,9 @@ impl Exchange {
     /// The log phase: one line for each access log of the request's scope whose condition holds. Call it once, when
     /// [`Exchange::outcome`] is final. Allocates nothing once the queue's buffers have grown.
     pub fn log_access(&mut self, env: &mut Env) {
+        if !self.is_logged() {
+            return;
+        }
         let site = self.site.clone();
         let logs = site.settings(self.location).log.access.as_ref().unwrap_or(&site.access_log);
         if logs.is_off {

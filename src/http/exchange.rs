@@ -23,6 +23,7 @@ use super::modules::static_files::Opened;
 use super::modules::try_files;
 use super::phases::{self, Stage};
 use super::site::{AddressId, Location, LocationId, ServerId, SiteHandle};
+use super::subrequest::{Lineage, Order};
 use super::upstream_call::Passed;
 use super::variables::{Kept, Slot};
 
@@ -167,10 +168,22 @@ pub struct Exchange {
     pub upstream: Option<Box<Passed>>,
     /// What modules remember of it.
     pub notes: Notes,
+    /// What makes it a subrequest, if it is one.
+    pub lineage: Option<Lineage>,
+    /// The subrequest that a handler waits for.
+    pub order: Option<Box<Order>>,
+    /// Subrequests that nobody waits for.
+    pub background: Vec<Order>,
     /// What the shell counted.
     pub outcome: Outcome,
     slots: Vec<Kept>,
     slot_text: Vec<u8>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("uri", &String::from_utf8_lossy(&self.uri)).finish_non_exhaustive()
+    }
 }
 
 /// A recycled exchange keeps at most this many bytes of head and texts.
@@ -224,6 +237,9 @@ impl Exchange {
             limit_rate: None,
             upstream: None,
             notes: Notes::default(),
+            lineage: None,
+            order: None,
+            background: Vec::new(),
             outcome: Outcome::default(),
             slots: Vec::new(),
             slot_text: Vec::new(),
@@ -274,6 +290,9 @@ impl Exchange {
             passed.clear();
         }
         self.notes = Notes::default();
+        self.lineage = None;
+        self.order = None;
+        self.background.clear();
         self.outcome = Outcome::default();
         self.prepare_slots();
         self.choose_default_server();
@@ -310,6 +329,12 @@ impl Exchange {
         self.slots.clear();
         self.slots.resize(self.site.variables.slots, Kept::Unset);
         self.slot_text.clear();
+    }
+
+    /// Sees the values of variables that the request has which makes it.
+    pub(super) fn take_slots(&mut self, parent: &Exchange) {
+        self.slots.clone_from(&parent.slots);
+        self.slot_text.clone_from(&parent.slot_text);
     }
 
     fn choose_default_server(&mut self) {

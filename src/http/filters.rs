@@ -22,6 +22,10 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.reason = None;
     }
     set_server(exchange, context);
+    if exchange.is_subrequest() {
+        // What follows is for clients.
+        return None;
+    }
     if let Some(status) =
         conditional::filter(exchange, context).or_else(|| headers::filter(exchange, context))
     {

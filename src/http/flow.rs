@@ -3,6 +3,7 @@
 use crate::message::Status;
 
 use super::change::{ChangeFailure, Changed};
+use super::exchange::Exchange;
 use super::file::{DirectoryListing, FileAnswer, FileFailure, Want};
 use super::modules::auth_basic::PasswordAnswer;
 use super::site::LocationId;
@@ -42,6 +43,8 @@ pub enum Need {
     Change,
     /// Come back after so many milliseconds.
     Delay(u64),
+    /// Make the subrequest in [`super::exchange::Exchange::order`], and bring it back when it is over.
+    Subrequest,
     /// Pass the request on as [`super::upstream_call::Passed::call`] says.
     Upstream,
 }
@@ -61,6 +64,9 @@ pub enum Answer {
     Change(Result<Changed, ChangeFailure>),
     /// For [`Need::Delay`]: the time is over.
     Delay,
+    /// For [`Need::Subrequest`]: what became of it; its response's head is final. `None` if it could not be made, or
+    /// was closed without a response.
+    Subrequest(Option<Box<Exchange>>),
     /// For [`Need::Upstream`]: the head is in [`super::upstream_call::Passed::response`], or what went wrong.
     Upstream(Result<(), UpstreamFailure>),
 }

@@ -27,6 +27,7 @@ pub mod redirect;
 pub mod server_names;
 pub mod settings;
 pub mod site;
+pub mod subrequest;
 #[cfg(test)]
 pub mod testing;
 pub mod upstream_call;

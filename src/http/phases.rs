@@ -49,6 +49,8 @@ pub enum Stage {
     Access,
     /// In `try_files`.
     TryFiles,
+    /// Copies of the request go elsewhere.
+    Mirror,
     /// In the content handler with this number.
     Content(u8),
 }
@@ -81,8 +83,11 @@ pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<An
             Stage::FindLocation => find_location(exchange, context),
             Stage::Rewrite => rewrite::run(exchange, context, answer.take()),
             Stage::PreAccess => pre_access(exchange, context, answer.take()),
+            // As in nginx only the client's own request is asked.
+            Stage::Access if exchange.is_subrequest() => Flow::Next,
             Stage::Access => access::handle(exchange, context, answer.take()),
             Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
+            Stage::Mirror => modules::mirror::handle(exchange, context, answer.take()),
             Stage::Content(number) => content(exchange, context, number, answer.take()),
         };
         if let Some(step) = follow(exchange, context, flow) {
@@ -145,7 +150,8 @@ fn advance(exchange: &mut Exchange) {
             exchange.trying = try_files::Running::default();
             Stage::TryFiles
         }
-        Stage::TryFiles => {
+        Stage::TryFiles => Stage::Mirror,
+        Stage::Mirror => {
             exchange.content_step = 0;
             Stage::Content(0)
         }
@@ -263,6 +269,9 @@ pub fn enter(exchange: &mut Exchange, context: &Context, location: LocationId) {
 
 /// What every request passes before it is asked who may.
 fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
+    if exchange.is_subrequest() {
+        return Flow::Next;
+    }
     if answer.is_none() {
         modules::realip::apply(exchange, context);
         for check in [modules::cors::answer_preflight, modules::limit_req::handle] {

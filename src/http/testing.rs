@@ -75,6 +75,8 @@ pub struct World {
     pub answered_call: Option<Call>,
     /// Changes of files that the last request asked for; none is made.
     pub changes: Vec<Change>,
+    /// Subrequests that nobody waits for, in all.
+    pub ordered: Vec<crate::http::subrequest::Order>,
     /// What the next change comes to; else something is created.
     pub changed: Option<Result<Changed, ChangeFailure>>,
     /// What upstreams say to the next requests that are passed on.
@@ -187,6 +189,7 @@ impl World {
             calls: Vec::new(),
             answered_call: None,
             changes: Vec::new(),
+            ordered: Vec::new(),
             changed: None,
             answers: VecDeque::new(),
             site: SiteHandle::new(Arc::new(site)),
@@ -273,21 +276,40 @@ impl World {
             None => exchange.step(&mut self.env, None),
             Some(status) => exchange.refuse(&mut self.env, status),
         };
+        step = self.satisfy(&mut exchange, step, &mut |exchange| {
+            let body = read_body(&mut wire, &mut input);
+            exchange.request_body_length = body.len() as u64;
+            exchange.request_body = RequestBody::Memory(body);
+        });
+        match step {
+            Step::Respond => self.answer(&mut wire, &mut exchange),
+            _ => Reply { log: self.log_lines(), ..Reply::default() },
+        }
+    }
+
+    /// Gives an exchange what it needs until it has a response, or has none.
+    fn satisfy(
+        &mut self,
+        exchange: &mut Exchange,
+        mut step: Step,
+        read_body: &mut dyn FnMut(&mut Exchange),
+    ) -> Step {
         // More needs than this for one request are a loop without an end.
         for _ in 0..200 {
+            for order in std::mem::take(&mut exchange.background) {
+                self.ordered.push(order);
+            }
             let answer = match step {
-                Step::Respond => return self.answer(&mut wire, &mut exchange),
-                Step::Close => return Reply { log: self.log_lines(), ..Reply::default() },
+                Step::Respond | Step::Close => return step,
                 Step::Need(Need::File(want)) => Answer::File(self.look(&exchange.path, want)),
                 Step::Need(Need::Directory) => Answer::Directory(self.list(&exchange.path)),
                 Step::Need(Need::RequestBody) => {
-                    let body = read_body(&mut wire, &mut input);
-                    exchange.request_body_length = body.len() as u64;
-                    exchange.request_body = RequestBody::Memory(body);
+                    read_body(exchange);
                     Answer::RequestBody(Ok(()))
                 }
-                Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(&mut exchange)),
-                Step::Need(Need::Password) => Answer::Password(self.check_password(&exchange)),
+                Step::Need(Need::Subrequest) => Answer::Subrequest(self.serve_subrequest(exchange)),
+                Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(exchange)),
+                Step::Need(Need::Password) => Answer::Password(self.check_password(exchange)),
                 Step::Need(Need::Change) => {
                     let change = exchange.notes.dav.take_change().expect("a change");
                     self.changes.push(change);
@@ -300,7 +322,17 @@ impl World {
             };
             step = exchange.step(&mut self.env, Some(answer));
         }
-        panic!("{request:?} has no end");
+        panic!("{exchange:?} has no end");
+    }
+
+    fn serve_subrequest(&mut self, exchange: &mut Exchange) -> Option<Box<Exchange>> {
+        let order = *exchange.order.take().expect("an order");
+        let (site, facts) = (self.site.clone(), exchange.connection.clone());
+        let mut new = Exchange::begin(site, AddressId(0), facts, 0, RequestHead::default());
+        new.begin_subrequest(exchange, order, self.env.now.monotonic_ms);
+        let step = new.step(&mut self.env, None);
+        let step = self.satisfy(&mut new, step, &mut |_| {});
+        matches!(step, Step::Respond).then(|| Box::new(new))
     }
 
     fn answer(&mut self, wire: &mut Connection, exchange: &mut Exchange) -> Reply {

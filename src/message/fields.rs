@@ -35,7 +35,7 @@ pub struct Field {
 }
 
 /// An ordered list of field lines with their text. Cleared and used again, it keeps its memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Fields {
     text: Vec<u8>,
     list: Vec<Field>,

@@ -44,7 +44,7 @@ pub enum RequestFraming {
 }
 
 /// A request head with all its text in one recycled buffer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     /// The field lines and the text of everything below.
     pub fields: Fields,
@@ -81,7 +81,7 @@ pub struct RequestHead {
     first: FirstLines,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct FirstLines([u32; FieldName::COUNT]);
 
 impl Default for FirstLines {
@@ -120,6 +120,23 @@ impl RequestHead {
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         self.fields.push(name, value);
         self.note_last();
+    }
+
+    /// Puts lines with these values in the place of all lines with this name.
+    pub fn replace<'a>(&mut self, name: &[u8], values: impl Iterator<Item = &'a [u8]>) {
+        self.fields.remove(name);
+        for value in values {
+            self.fields.push(name, value);
+        }
+        self.first.0.fill(0);
+        for (at, field) in self.fields.list().iter().enumerate() {
+            if field.id != FieldName::Other
+                && let Some(first) = self.first.0.get_mut(field.id as usize)
+                && *first == 0
+            {
+                *first = at as u32 + 1;
+            }
+        }
     }
 
     fn note_last(&mut self) {

@@ -3,7 +3,7 @@
 use crate::conf::context::Context;
 use crate::conf::directive::{Arity, Call, Complaint, Directive};
 use crate::conf::source::{IncludeId, Span};
-use crate::conf::tree::Word;
+use crate::conf::tree::{self, Word};
 use crate::http::location_tree::{self, LocationPattern, LocationTree};
 use crate::http::modules::{self, Drafts, Merged};
 use crate::http::site::{LimitExcept, Location, LocationId, LocationKind, ServerId};
@@ -50,6 +50,8 @@ pub enum Reach {
     If,
     /// By a method that `limit_except` does not spare (bits by [`Method`]'s number).
     LimitExcept(u32),
+    /// By subrequests of the directive that made it.
+    Order,
 }
 
 /// A scope within a server, as read.
@@ -181,6 +183,14 @@ pub fn add_if_scope(scope: &mut Scope, call: &Call) -> LocationId {
     add_scope(scope, call, context, head, Reach::If)
 }
 
+/// Makes a scope of these directives that only subrequests of the directive `call` reach.
+pub fn add_hidden_scope(scope: &mut Scope, call: &Call, block: &[tree::Directive]) -> LocationId {
+    // Orders come with its name as their path, so that a URL in it is taken as it is.
+    let head =
+        LocationHead { kind: LocationKind::Exact, name: b"/"[..].into(), no_regex: false, regex: None };
+    add_scope_of(scope, call, block, Context::LOCATION, head, Reach::Order)
+}
+
 fn add_scope(
     scope: &mut Scope,
     call: &Call,
@@ -188,8 +198,19 @@ fn add_scope(
     head: LocationHead,
     reach: Reach,
 ) -> LocationId {
+    add_scope_of(scope, call, call.block(), context, head, reach)
+}
+
+fn add_scope_of(
+    scope: &mut Scope,
+    call: &Call,
+    block: &[tree::Directive],
+    context: Context,
+    head: LocationHead,
+    reach: Reach,
+) -> LocationId {
     let id = scope.builder.new_location();
-    let (drafts, children) = scope.nested(context, head.clone(), call.block());
+    let (drafts, children) = scope.nested(context, head.clone(), block);
     scope.children.push(LocationDraft {
         id,
         head,

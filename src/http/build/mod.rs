@@ -10,7 +10,7 @@ mod reference;
 mod servers;
 
 pub use builder::{Builder, MatchMention, SiteRegex};
-pub use locations::{LocationDraft, LocationHead, add_if_scope};
+pub use locations::{LocationDraft, LocationHead, add_hidden_scope, add_if_scope};
 pub use main_scope::{BuildOptions, Built, build};
 pub use reference::reference;
 

@@ -12,7 +12,7 @@ use crate::http::build::arguments::milliseconds;
 use crate::http::context::Context;
 use crate::http::exchange::{Endpoint, Exchange};
 use crate::http::flow::{Answer, Flow, Need};
-use crate::http::modules::auth_basic;
+use crate::http::modules::{auth_basic, auth_request, forward_auth};
 use crate::http::modules::core::Satisfy;
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
@@ -94,6 +94,8 @@ pub enum Verdict {
     Forbid,
     /// The same with this status.
     Refuse(Status),
+    /// The response is there already: send it.
+    Answer,
     /// It has to know something first; it is asked again with the answer.
     Need(Need),
 }
@@ -102,7 +104,7 @@ pub enum Verdict {
 type Check = fn(&mut Exchange, &mut Context, Option<Answer>) -> Verdict;
 
 /// The rules of the access phase, in order: the cheapest first, those that ask the client for something last.
-const CHECKS: &[Check] = &[by_address, auth_basic::by_password];
+const CHECKS: &[Check] = &[by_address, auth_basic::by_password, auth_request::by_subrequest, forward_auth::by_service];
 
 /// Where the access phase stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,6 +127,10 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, mut answer: Option
         let verdict = check(exchange, context, answer.take());
         let refusal = match verdict {
             Verdict::Need(need) => return Flow::Need(need),
+            Verdict::Answer => {
+                exchange.notes.access = Running::default();
+                return Flow::Respond;
+            }
             Verdict::Abstain => None,
             Verdict::Allow if any => {
                 // Rules before this one may have asked for a password.

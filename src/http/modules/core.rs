@@ -185,6 +185,9 @@ settings! {
         /// How long without a byte, in milliseconds.
         lingering_timeout: u64 = 5_000, inherit;
             "lingering_timeout" HTTP_SERVER_LOCATION, Arity::exactly(1), default "5s", once milliseconds;
+        /// Bytes of a subrequest's response that are gathered in memory where all of it is needed at once.
+        subrequest_output_buffer_size: u64 = 4096, inherit;
+            "subrequest_output_buffer_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "4k", once size;
         /// Whether subrequests are logged.
         log_subrequest: bool = false, inherit;
             "log_subrequest" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", once flag;

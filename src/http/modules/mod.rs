@@ -99,6 +99,14 @@ modules_with_settings! {
     access,
     /// `auth_basic`.
     auth_basic,
+    /// `auth_request`, `auth_request_set`.
+    auth_request,
+    /// `forward_auth`.
+    forward_auth,
+    /// `mirror`.
+    mirror,
+    /// `post_action`.
+    post_action,
     /// `try_files`.
     try_files,
     /// `client_body_*`.

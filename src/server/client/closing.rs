@@ -24,7 +24,7 @@ impl Client {
 
     /// The response was sent or gathered whole: logs it and decides what comes next.
     pub fn finish_response(&mut self, mut active: Box<Active>, key: ClientKey, res: &mut Resources) -> Fate {
-        if self.stream().is_some() {
+        if self.lane().is_some() {
             active.exchange.outcome.complete = true;
             self.end_exchange(active, res);
             return Fate::Close;
@@ -153,7 +153,10 @@ impl Client {
             res.jobs.remove(&job);
             res.files.cancel(job);
         }
-        res.give_back(active);
+        if let Some(pipe) = active.subrequest.take() {
+            pipe.borrow_mut().close(res);
+        }
+        self.hand_over(active, res);
     }
 
     /// The connection is being closed: an unfinished exchange is logged as such.
@@ -166,8 +169,8 @@ impl Client {
             self.end_exchange(active, res);
         }
         self.close_multiplexed(res);
-        if let Some(end) = self.stream() {
-            end.link.clone().release(res);
+        if let Some(lane) = self.lane() {
+            lane.release(res);
         }
         if self.flags.reset
             && let Some(socket) = self.transport.socket()
@@ -197,7 +200,7 @@ impl Client {
                 Waiting::Delay => self.end_delay(key, res),
                 Waiting::Body => self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res),
                 // The pool answers in its own time.
-                Waiting::Answer(_) | Waiting::Nothing => {
+                Waiting::Answer(_) | Waiting::Subrequest | Waiting::Nothing => {
                     self.set_deadline(now_ms + 60_000);
                     Fate::Keep
                 }

@@ -9,13 +9,16 @@
 //! - [`request_body`]: bodies that are asked for;
 //! - [`passing`]: requests that are passed on to an upstream;
 //! - [`tunnel`]: bytes both ways;
-//! - [`transport`], [`tls`], [`wire`], [`h2`]: what is under all that: sockets, encryption, protocols;
+//! - [`pipe`]: subrequests;
+//! - [`transport`], [`tls`], [`wire`], [`h2`], [`lane`]: what is under all that: sockets, encryption, protocols;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
 pub mod h2;
+pub mod lane;
 pub mod output;
 pub mod passing;
+pub mod pipe;
 pub mod request_body;
 pub mod serve;
 pub mod tls;
@@ -34,6 +37,7 @@ use crate::server::worker::resources::Resources;
 
 use h2::SharedMux;
 use output::Output;
+use pipe::SharedPipe;
 use request_body::BodyReader;
 use transport::Transport;
 use tunnel::Tunnel;
@@ -99,6 +103,8 @@ pub struct Active {
     pub body_file: Option<TemporaryFile>,
     /// The way to an upstream and back, if the request was passed on.
     pub relay: Option<Box<Relay>>,
+    /// The subrequest that it waits for.
+    pub subrequest: Option<SharedPipe>,
     /// Bytes of the body that were passed on as they came.
     pub uploaded: u64,
     /// The tunnel that the connection has become.
@@ -116,6 +122,8 @@ pub enum Waiting {
     Delay,
     /// The request body.
     Body,
+    /// The end of a subrequest.
+    Subrequest,
     /// The upstream's response.
     Upstream,
     /// Either side of a tunnel.
@@ -241,6 +249,7 @@ impl Active {
             body: None,
             body_file: None,
             relay: None,
+            subrequest: None,
             uploaded: 0,
             tunnel: None,
         }

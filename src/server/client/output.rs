@@ -23,7 +23,7 @@ use crate::server::listeners::NOT_SENT_LOW_WATER;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
-use super::h2::stream::StreamEnd;
+use super::lane::Lane;
 use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
@@ -132,7 +132,7 @@ impl Client {
             upgrade: switches,
         };
         let (framing, head_bytes) = self.wire.respond(&exchange.response, &options, &mut res.out);
-        let framing = self.begin_body(framing, trailers);
+        let framing = self.lane_mut().map_or(framing, |lane| lane.begin(framing, trailers));
         // From here on it says what was told to the client (`$sent_http_connection`).
         exchange.keep_alive = self.wire.persists();
         let outcome = &mut exchange.outcome;
@@ -142,7 +142,11 @@ impl Client {
             ResponseFraming::None => Body::Empty,
             _ => std::mem::take(&mut exchange.body),
         };
-        let rate = if body.is_empty() || switches { None } else { rate_of(exchange, res) };
+        let rate = if body.is_empty() || switches || exchange.is_subrequest() {
+            None
+        } else {
+            rate_of(exchange, res)
+        };
         active.output = Output {
             body,
             framing,
@@ -168,8 +172,8 @@ impl Client {
         if matches!(pumped, Ok(Pumped::Done)) {
             self.finish_stream(&mut active, res);
         }
-        if let Some(end) = self.stream() {
-            end.want_turn(matches!(pumped, Ok(Pumped::Blocked | Pumped::Spent)));
+        if let Some(lane) = self.lane() {
+            lane.want_turn(matches!(pumped, Ok(Pumped::Blocked | Pumped::Spent)));
         }
         let now_ms = res.env.now.monotonic_ms;
         match pumped {
@@ -203,7 +207,7 @@ impl Client {
 
     /// Whether a small piece of a body may join what the turn has gathered.
     pub(super) fn may_gather(&self, res: &Resources) -> bool {
-        self.unsent.is_empty() && res.out.len() < res.out_limit() && self.stream().is_none()
+        self.unsent.is_empty() && res.out.len() < res.out_limit() && self.lane().is_none()
     }
 
     /// Bytes of a body that one turn may send.
@@ -216,28 +220,13 @@ impl Client {
 
     /// Bytes that could be sent now, as far as that is known.
     pub(super) fn room(&self) -> usize {
-        self.stream().map_or(usize::MAX, StreamEnd::room)
-    }
-
-    /// A stream's body needs no marks of its own in between, only to know its last byte.
-    fn begin_body(&mut self, framing: ResponseFraming, trailers: bool) -> ResponseFraming {
-        let Transport::Stream(end) = &mut self.transport else { return framing };
-        end.left = match framing {
-            ResponseFraming::Length(length) if !trailers => Some(length),
-            // The head has ended it.
-            ResponseFraming::None => Some(0),
-            _ => None,
-        };
-        match framing {
-            ResponseFraming::None => ResponseFraming::None,
-            _ => ResponseFraming::UntilClose,
-        }
+        self.lane().map_or(usize::MAX, |lane| lane.room())
     }
 
     /// Ends a body whose end must be said, with its trailers.
     fn finish_stream(&mut self, active: &mut Active, res: &mut Resources) {
         let Active { exchange, output, .. } = active;
-        if output.framing != ResponseFraming::Streamed && self.stream().is_none() {
+        if output.framing != ResponseFraming::Streamed && self.lane().is_none() {
             return;
         }
         let mut trailers = Fields::default();
@@ -247,6 +236,7 @@ impl Client {
         }
         match &mut self.transport {
             Transport::Stream(end) => end.finish(&trailers),
+            Transport::Pipe(_) => {}
             _ => finish(Some(&trailers), &mut res.out),
         }
         output.framing = ResponseFraming::None;
@@ -538,9 +528,9 @@ impl Client {
     ) -> Result<usize, Errno> {
         let socket = match &mut self.transport {
             Transport::Plain(socket) => (*socket).as_fd(),
-            Transport::Stream(end) => {
-                debug_assert!(res.out.is_empty(), "nothing is gathered for a stream");
-                return end.send(piece);
+            Transport::Stream(_) | Transport::Pipe(_) => {
+                debug_assert!(res.out.is_empty(), "nothing is gathered for a lane");
+                return self.lane_mut().map_or(Err(Errno::NOTCONN), |lane| lane.send(piece));
             }
             _ => return self.send_encrypted(piece, flags, res),
         };

@@ -339,7 +339,7 @@ impl Client {
     /// Keeps the little that was gathered until more of the body comes: upstreams often send a head and a short body in
     /// two packets, which need not be two for the client as well. nginx does the same (`postpone_output`).
     fn postpone(&mut self, res: &mut Resources) -> bool {
-        let little = self.stream().is_none() && self.unsent.len() + res.out.len() < POSTPONED_BYTES;
+        let little = self.lane().is_none() && self.unsent.len() + res.out.len() < POSTPONED_BYTES;
         if little {
             match self.transport.plain() {
                 Some(_) => self.unsent.append(&mut res.out),

@@ -87,7 +87,7 @@ impl Client {
 
     /// Reads until the socket is empty, the connection has to wait, or the turn's budget is spent.
     pub fn read_on(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
-        if self.stream().is_some() {
+        if self.lane().is_some() {
             return self.feed_stream(key, res);
         }
         let mut buffer = std::mem::take(&mut res.input);
@@ -418,6 +418,9 @@ impl Client {
         res: &mut Resources,
     ) -> Fate {
         loop {
+            if !active.exchange.background.is_empty() {
+                self.make_background(&mut active, res);
+            }
             match step {
                 Step::Respond => {
                     active.drop_idle_relay(res);
@@ -488,6 +491,7 @@ impl Client {
                     Err(_) => Some(Answer::Directory(Err(crate::http::file::FileFailure::busy()))),
                 }
             }
+            Need::Subrequest => self.make_subrequest(active, key, res),
             Need::Upstream => self.begin_passing(active, key, res),
             Need::RequestBody => {
                 if !self.wire.body_pending() {
@@ -568,10 +572,12 @@ impl Client {
     /// Whether the client has gone while its request waits for its time: as in nginx nobody is served then.
     fn left_while_delayed(&mut self, res: &mut Resources) -> bool {
         let State::Active(active) = &mut self.state else { return false };
-        if active.waiting != Waiting::Delay {
-            return false;
-        }
-        let message = format_args!("client prematurely closed connection while its request was delayed");
+        let why = match active.waiting {
+            Waiting::Delay => "its request was delayed",
+            Waiting::Subrequest => "a subrequest was served",
+            _ => return false,
+        };
+        let message = format_args!("client prematurely closed connection while {why}");
         active.exchange.log_in_scope(&mut res.env, Level::Info, message);
         active.exchange.response.status = Status(499);
         true

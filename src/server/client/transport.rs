@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
 use super::h2::stream::StreamEnd;
+use super::pipe::PipeEnd;
 use super::tls::TlsSocket;
 
 /// See the module's documentation.
@@ -16,6 +17,8 @@ pub enum Transport {
     Tls(Box<TlsSocket>),
     /// Bytes go in frames of an HTTP/2 connection's stream.
     Stream(StreamEnd),
+    /// Bytes go to another request.
+    Pipe(PipeEnd),
     /// It was taken out.
     Gone,
 }
@@ -26,7 +29,7 @@ impl Transport {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
             Transport::Tls(tls) => Some(tls.socket.as_fd()),
-            Transport::Stream(_) | Transport::Gone => None,
+            Transport::Stream(_) | Transport::Pipe(_) | Transport::Gone => None,
         }
     }
 
@@ -53,7 +56,7 @@ impl Transport {
     pub fn plain(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
-            Transport::Tls(_) | Transport::Stream(_) | Transport::Gone => None,
+            Transport::Tls(_) | Transport::Stream(_) | Transport::Pipe(_) | Transport::Gone => None,
         }
     }
 

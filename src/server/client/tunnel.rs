@@ -221,7 +221,7 @@ impl Client {
                 self.flags.unread = true;
                 end
             }
-            Transport::Gone => return Fate::Close,
+            Transport::Pipe(_) | Transport::Gone => return Fate::Close,
         };
         let up = tunnel.up.run(client, upstream, &mut self.flags.unread, read_closed, buffer);
         let down = tunnel.down.run(upstream, client, &mut link.readable, link.read_closed, buffer);
@@ -242,8 +242,8 @@ impl Client {
         }
         let wants_write = !tunnel.down.waiting.is_empty() || !self.unsent.is_empty();
         let deadline_ms = relay.deadline_ms();
-        match self.stream() {
-            Some(end) => end.want_turn(wants_write),
+        match self.lane() {
+            Some(lane) => lane.want_turn(wants_write),
             None if wants_write => self.want_write(key, res),
             None => {}
         }

@@ -5,6 +5,7 @@ use crate::message::{Fields, RequestHead, ResponseFraming, ResponseHead, Status}
 use crate::proto::h1::{self, After, Event, HeadLimits, HoldFull, RequestError, RespondOptions};
 
 use super::h2::stream::StreamWire;
+use super::pipe;
 
 /// See the module's documentation.
 pub enum Wire {
@@ -12,6 +13,8 @@ pub enum Wire {
     H1(h1::Connection),
     /// A stream of HTTP/2: one request.
     H2(Box<StreamWire>),
+    /// None: a subrequest.
+    Subrequest,
 }
 
 impl Wire {
@@ -25,6 +28,7 @@ impl Wire {
         match self {
             Wire::H1(wire) => wire.read(input, limits, head),
             Wire::H2(wire) => Ok(wire.read(input)),
+            Wire::Subrequest => Ok(Event::Paused),
         }
     }
 
@@ -32,7 +36,7 @@ impl Wire {
     pub fn check_body(&mut self, input: &[u8]) -> Result<(), RequestError> {
         match self {
             Wire::H1(wire) => wire.check_body(input),
-            Wire::H2(_) => Ok(()),
+            Wire::H2(_) | Wire::Subrequest => Ok(()),
         }
     }
 
@@ -41,6 +45,7 @@ impl Wire {
         match self {
             Wire::H1(wire) => wire.body_pending(),
             Wire::H2(wire) => wire.body_pending(),
+            Wire::Subrequest => false,
         }
     }
 
@@ -49,6 +54,7 @@ impl Wire {
         match self {
             Wire::H1(wire) => wire.withholds_body(),
             Wire::H2(wire) => wire.withholds_body(),
+            Wire::Subrequest => false,
         }
     }
 
@@ -57,6 +63,7 @@ impl Wire {
         match self {
             Wire::H1(wire) => wire.interim(status, out),
             Wire::H2(wire) => wire.interim(status, None),
+            Wire::Subrequest => {}
         }
     }
 
@@ -65,6 +72,7 @@ impl Wire {
         match self {
             Wire::H1(wire) => wire.interim_with(status, fields, out),
             Wire::H2(wire) => wire.interim(status, Some(fields)),
+            Wire::Subrequest => {}
         }
     }
 
@@ -82,6 +90,7 @@ impl Wire {
                 (framing, (out.len() - before) as u64)
             }
             Wire::H2(wire) => wire.respond(head, options),
+            Wire::Subrequest => (pipe::respond(head, options), 0),
         }
     }
 
@@ -89,7 +98,7 @@ impl Wire {
     pub fn persists(&self) -> bool {
         match self {
             Wire::H1(wire) => wire.persists(),
-            Wire::H2(_) => true,
+            Wire::H2(_) | Wire::Subrequest => true,
         }
     }
 
@@ -97,7 +106,7 @@ impl Wire {
     pub fn after_response(&self) -> After {
         match self {
             Wire::H1(wire) => wire.after_response(),
-            Wire::H2(_) => After::Close,
+            Wire::H2(_) | Wire::Subrequest => After::Close,
         }
     }
 
@@ -112,7 +121,7 @@ impl Wire {
     pub fn is_idle(&self) -> bool {
         match self {
             Wire::H1(wire) => wire.is_idle(),
-            Wire::H2(_) => false,
+            Wire::H2(_) | Wire::Subrequest => false,
         }
     }
 
@@ -125,6 +134,7 @@ impl Wire {
                 wire.hold(bytes);
                 Ok(())
             }
+            Wire::Subrequest => Ok(()),
         }
     }
 
@@ -132,7 +142,7 @@ impl Wire {
     pub fn take_held(&mut self) -> Vec<u8> {
         match self {
             Wire::H1(wire) => wire.take_held(),
-            Wire::H2(_) => Vec::new(),
+            Wire::H2(_) | Wire::Subrequest => Vec::new(),
         }
     }
 
@@ -140,7 +150,7 @@ impl Wire {
     pub fn has_held(&self) -> bool {
         match self {
             Wire::H1(wire) => wire.has_held(),
-            Wire::H2(_) => false,
+            Wire::H2(_) | Wire::Subrequest => false,
         }
     }
 }

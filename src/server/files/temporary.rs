@@ -107,6 +107,11 @@ impl TemporaryFile {
         &self.path
     }
 
+    /// The same file for somebody else, who reads it by its descriptor; its name is this value's to remove.
+    pub fn share(&self) -> TemporaryFile {
+        TemporaryFile { descriptor: Arc::clone(&self.descriptor), path: self.path.clone(), keep: true }
+    }
+
     /// The name outlives this value (`client_body_in_file_only on`).
     pub fn keep(&mut self) {
         self.keep = true;

@@ -147,7 +147,7 @@ impl Worker {
     /// Makes sure that one more connection fits: at the limit the idle connections that waited longest give way.
     fn make_room(&mut self) -> bool {
         let limit = self.res.site.main.worker_connections as usize;
-        if self.clients.len() - self.streams < limit {
+        if self.clients.len() - self.lanes < limit {
             return true;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -280,7 +280,7 @@ impl Worker {
         };
         self.res.counters.open();
         let index = self.clients.insert(client);
-        self.peer.set_connections(self.clients.len() - self.streams);
+        self.peer.set_connections(self.clients.len() - self.lanes);
         let key = ClientKey { index: index as u32, generation: key_generation };
         self.turn(key, |client, key, res| {
             let timeout = res.site_of(client).settings(res.root_of(client)).core.client_header_timeout;

@@ -72,8 +72,8 @@ pub struct Worker {
     shared: Arc<SharedState>,
     peer: Arc<Peer>,
     clients: Slab<Client>,
-    /// How many of them are streams of others.
-    streams: usize,
+    /// How many of them have no socket of their own.
+    lanes: usize,
     generation: u32,
     res: Resources,
     sinks: LogSinks,
@@ -144,7 +144,7 @@ impl Worker {
             peer: boot.shared.join(boot.waker.clone()),
             commands: boot.commands,
             clients: Slab::new(),
-            streams: 0,
+            lanes: 0,
             generation: 0,
             res: Resources::new(
                 registry,
@@ -335,10 +335,10 @@ impl Worker {
         }
         let mut client = self.clients.remove(key.index as usize);
         client.on_close(None, &mut self.res);
-        match client.stream() {
+        match client.lane() {
             Some(_) => {
                 client.count_as(Counted::Waiting, &self.res.counters);
-                self.streams -= 1;
+                self.lanes -= 1;
             }
             None => self.res.counters.close(client.counted),
         }
@@ -351,7 +351,7 @@ impl Worker {
                 *slot = None;
             }
         }
-        self.peer.set_connections(self.clients.len() - self.streams);
+        self.peer.set_connections(self.clients.len() - self.lanes);
         if self.resting_until_ms.is_some() {
             // Its place and its descriptor are free.
             self.resting_until_ms = Some(0);
@@ -655,8 +655,8 @@ impl Drop for Worker {
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
     client.recount(&res.counters);
-    if let Some(end) = client.stream() {
-        end.link.queue(res);
+    if let Some(lane) = client.lane() {
+        lane.after_turn(res);
     }
     if !client.flags.registered {
         let token = Token(key.to_bits() as usize);
@@ -691,8 +691,8 @@ impl Client {
 
     /// Asks to be told when the socket has room.
     pub fn want_write(&mut self, key: ClientKey, res: &mut Resources) {
-        if let Some(end) = self.stream() {
-            end.want_turn(true);
+        if let Some(lane) = self.lane() {
+            lane.want_turn(true);
             return;
         }
         if self.flags.wants_write {

@@ -14,6 +14,7 @@ use crate::http::modules::request_body::TempPath;
 use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
 use crate::server::client::h2::{Newborn, SharedMux};
+use crate::server::client::pipe::NewSubrequest;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::names::{Names, Ticket};
@@ -80,7 +81,9 @@ pub struct Resources {
     pub resumed: Vec<ClientKey>,
     /// Streams whose heads have come.
     pub newborn: Vec<Newborn>,
-    /// Streams that something happened to.
+    /// Subrequests that are to be served.
+    pub subrequests: Vec<NewSubrequest>,
+    /// Streams and subrequests that something happened to, and who waits for these.
     pub stirred: Vec<ClientKey>,
     /// Connections of streams that have frames to send.
     pub muxes: Vec<SharedMux>,
@@ -139,6 +142,7 @@ impl Resources {
             jobs: HashMap::new(),
             queued: VecDeque::new(),
             newborn: Vec::new(),
+            subrequests: Vec::new(),
             stirred: Vec::new(),
             muxes: Vec::new(),
             names,
@@ -200,6 +204,7 @@ impl Resources {
             active.body = None;
             active.body_file = None;
             active.relay = None;
+            active.subrequest = None;
             active.uploaded = 0;
             active.tunnel = None;
             active.output = Default::default();

@@ -1,7 +1,9 @@
-//! Turns of HTTP/2's streams: after those of the connections that brought them, and before these send.
+//! Turns of clients without sockets: HTTP/2's streams, after those of the connections that brought them and before
+//! these send; and subrequests.
 
-use crate::proto::h1;
+use crate::http::exchange::ConnectionFacts;
 use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, stream::StreamEnd, unqueue};
+use crate::server::client::pipe::{NewSubrequest, PipeEnd};
 use crate::server::client::transport::Transport;
 use crate::server::client::wire::Wire;
 use crate::server::client::{Client, ClientKey, Flags, State};
@@ -19,14 +21,18 @@ impl Worker {
         loop {
             let newborn = std::mem::take(&mut self.res.newborn);
             let stirred = std::mem::take(&mut self.res.stirred);
-            if newborn.is_empty() && stirred.is_empty() {
+            let subrequests = std::mem::take(&mut self.res.subrequests);
+            if newborn.is_empty() && stirred.is_empty() && subrequests.is_empty() {
                 break;
             }
             for one in newborn {
                 self.bear_stream(one);
             }
+            for one in subrequests {
+                self.bear_subrequest(one);
+            }
             for key in stirred {
-                self.turn(key, Client::on_stream_event);
+                self.turn(key, Client::on_stirred);
             }
         }
         for mux in std::mem::take(&mut self.res.muxes) {
@@ -36,25 +42,49 @@ impl Worker {
 
     /// Whether a stream or a connection of streams waits for its turn.
     pub(super) fn has_streams_to_run(&self) -> bool {
-        !self.res.newborn.is_empty() || !self.res.stirred.is_empty() || !self.res.muxes.is_empty()
+        !self.res.newborn.is_empty()
+            || !self.res.subrequests.is_empty()
+            || !self.res.stirred.is_empty()
+            || !self.res.muxes.is_empty()
     }
 
     /// Makes a client of a stream and serves its request.
     fn bear_stream(&mut self, newborn: Newborn) {
-        let Some(Some(listener)) = self.res.listeners.get_mut(newborn.listener as usize) else { return };
+        let transport = Transport::Stream(StreamEnd { link: newborn.link.clone(), left: None });
+        if let Some(key) = self.bear(transport, newborn.facts.clone(), newborn.listener) {
+            self.turn(key, |client, key, res| client.begin_stream(newborn, key, res));
+        }
+    }
+
+    /// Makes a client of a subrequest and serves it.
+    fn bear_subrequest(&mut self, new: NewSubrequest) {
+        let transport = Transport::Pipe(PipeEnd(new.pipe.clone()));
+        let facts = new.active.exchange.connection.clone();
+        if let Some(key) = self.bear(transport, facts, new.listener) {
+            self.turn(key, |client, key, res| client.begin_subrequest(new, key, res));
+        }
+    }
+
+    /// A client without a socket.
+    fn bear(
+        &mut self,
+        transport: Transport,
+        facts: ConnectionFacts,
+        listener_number: u32,
+    ) -> Option<ClientKey> {
+        let listener = self.res.listeners.get_mut(listener_number as usize)?.as_mut()?;
         listener.clients += 1;
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
-        let now_ms = self.res.env.now.monotonic_ms;
         let client = Client {
-            transport: Transport::Stream(StreamEnd { link: newborn.link.clone(), left: None }),
+            transport,
             generation: self.generation,
             state: State::Head,
-            wire: Wire::H1(h1::Connection::new()),
-            facts: newborn.facts.clone(),
-            listener: newborn.listener,
+            wire: Wire::Subrequest,
+            facts,
+            listener: listener_number,
             deadline_ms: u64::MAX,
             armed_ms: u64::MAX,
-            last_active_ms: now_ms,
+            last_active_ms: self.res.env.now.monotonic_ms,
             head_began_ms: 0,
             request_bytes: 0,
             // There is nothing for the poll to watch.
@@ -67,9 +97,8 @@ impl Worker {
             counted: Counted::default(),
         };
         let index = self.clients.insert(client);
-        self.streams += 1;
-        let key = ClientKey { index: index as u32, generation: self.generation };
-        self.turn(key, |client, key, res| client.begin_stream(newborn, key, res));
+        self.lanes += 1;
+        Some(ClientKey { index: index as u32, generation: self.generation })
     }
 
     /// Sends a connection's frames, and asks its streams for more while there is room.
@@ -114,7 +143,7 @@ impl Worker {
             return true;
         };
         drop(borrowed);
-        self.turn(client, Client::on_stream_room);
+        self.turn(client, Client::on_lane_room);
         true
     }
 }

@@ -7,6 +7,7 @@ use crate::proto::h1::{Event, RespondOptions};
 use crate::proto::h2::TURN_BYTES;
 use crate::server::worker::resources::Resources;
 
+use super::super::lane::Lane;
 use super::super::serve::Consumed;
 use super::super::transport::Transport;
 use super::super::tunnel::End;
@@ -23,17 +24,15 @@ pub struct StreamEnd {
     pub left: Option<u64>,
 }
 
-impl StreamEnd {
-    /// How many bytes may be sent now.
-    pub fn room(&self) -> usize {
+impl Lane for StreamEnd {
+    fn room(&self) -> usize {
         let mux = self.link.mux.borrow();
         let room = mux.machine.room(self.link.stream);
         // Frames that wait already have the connection's socket full enough.
         if mux.out.len() < OUT_BYTES { room.min(TURN_BYTES) } else { 0 }
     }
 
-    /// Sends as much of a body's piece as there is room for.
-    pub fn send(&mut self, piece: &[u8]) -> Result<usize, Errno> {
+    fn send(&mut self, piece: &[u8]) -> Result<usize, Errno> {
         let taken = piece.len().min(self.room());
         let mut mux = self.link.mux.borrow_mut();
         if mux.closed || !mux.machine.is_open(self.link.stream) {
@@ -51,8 +50,22 @@ impl StreamEnd {
         Ok(sent)
     }
 
+    /// Frames need no marks in between, only the last byte is to be known.
+    fn begin(&mut self, framing: ResponseFraming, trailers: bool) -> ResponseFraming {
+        self.left = match framing {
+            ResponseFraming::Length(length) if !trailers => Some(length),
+            // The head has ended it.
+            ResponseFraming::None => Some(0),
+            _ => None,
+        };
+        match framing {
+            ResponseFraming::None => ResponseFraming::None,
+            _ => ResponseFraming::UntilClose,
+        }
+    }
+
     /// Ends the stream behind its body, unless its last frame did.
-    pub fn finish(&mut self, trailers: &Fields) {
+    fn finish(&mut self, trailers: &Fields) {
         if self.left.take() == Some(0) {
             return;
         }
@@ -61,9 +74,16 @@ impl StreamEnd {
         machine.send_trailers(self.link.stream, trailers, out);
     }
 
-    /// Asks for a turn when there is room, or asks no longer.
-    pub fn want_turn(&self, wants: bool) {
+    fn want_turn(&self, wants: bool) {
         self.link.mux.borrow_mut().machine.set_has_data(self.link.stream, wants);
+    }
+
+    fn after_turn(&self, res: &mut Resources) {
+        self.link.queue(res);
+    }
+
+    fn release(&self, res: &mut Resources) {
+        self.link.release(res);
     }
 }
 
@@ -190,27 +210,12 @@ impl Client {
             }
         };
         if is_lost {
-            return self.lose_stream(res);
+            return self.lose_lane(res);
         }
         if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Tunnel) {
             return self.pump_tunnel(key, res);
         }
         self.feed_stream(key, res)
-    }
-
-    /// The client has given the stream up, or the connection is gone.
-    fn lose_stream(&mut self, res: &mut Resources) -> Fate {
-        let State::Active(active) = &mut self.state else { return Fate::Close };
-        if active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client() && !relay.is_over()) {
-            self.flags.gone = true;
-            return Fate::Keep;
-        }
-        self.flags.read_closed = true;
-        if matches!(active.waiting, Waiting::Upstream | Waiting::Delay | Waiting::Answer(_) | Waiting::Body) {
-            active.exchange.response.status = Status(499);
-        }
-        let _ = self.on_client_gone(res);
-        Fate::Close
     }
 
     /// Gives what has come of the body to whoever takes it.
@@ -253,24 +258,6 @@ impl Client {
             }
         }
     }
-
-    /// The stream has its turn to send.
-    pub fn on_stream_room(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
-        match &self.state {
-            State::Active(active)
-                if active.waiting == Waiting::Output && active.output.pending_job().is_none() =>
-            {
-                self.pump(key, res)
-            }
-            State::Active(active) if active.waiting == Waiting::Tunnel => self.pump_tunnel(key, res),
-            _ => {
-                if let Some(end) = self.stream() {
-                    end.want_turn(false);
-                }
-                Fate::Keep
-            }
-        }
-    }
 }
 
 impl End for StreamEnd {
@@ -296,7 +283,7 @@ impl End for StreamEnd {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
-        StreamEnd::send(self, bytes)
+        Lane::send(self, bytes)
     }
 
     fn shut_down(&mut self) -> Result<(), Errno> {

@@ -1,0 +1,122 @@
+//! Requests that a request makes of its own server: for leave to go on (`auth_request`), for pieces of its body (`ssi`,
+//! `addition`), or for nobody's eyes (`mirror`, `post_action`).
+//!
+//! Whoever wants one puts an [`Order`] on the exchange; the shell makes an exchange of it that sees the client's head,
+//! its own URI, and copies of the variables, and serves it as any other. As in nginx a subrequest begins with the
+//! server's rewrite program, is not asked who may, and is not logged unless `log_subrequest` says so.
+
+use crate::message::{Method, RequestFraming};
+
+use super::exchange::{Exchange, RequestBody};
+use super::phases::Stage;
+use super::site::LocationId;
+
+/// Subrequests may make subrequests of their own, so many deep (nginx's `NGX_HTTP_MAX_SUBREQUESTS`).
+pub const MAX_DEPTH: u8 = 50;
+
+/// A subrequest that is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    /// Its path; empty for one of a location without a URI of its own, which keeps that of the request.
+    pub uri: Vec<u8>,
+    /// What follows `?`.
+    pub args: Vec<u8>,
+    /// The location to begin in, instead of looking one up: a named one, or one that only orders reach.
+    pub location: Option<LocationId>,
+    /// The client's method is kept, else it is a GET.
+    pub keeps_method: bool,
+    /// The request's body goes with it.
+    pub with_body: bool,
+    /// Only its head is of interest: the body is dropped.
+    pub head_only: bool,
+    /// Its body is gathered, within `subrequest_output_buffer_size`, and comes with the exchange.
+    pub captured: bool,
+}
+
+/// What makes an exchange a subrequest.
+#[derive(Clone, Copy, Debug)]
+pub struct Lineage {
+    /// 1 for one that a client's request made.
+    pub depth: u8,
+    /// See [`Order::head_only`].
+    pub head_only: bool,
+}
+
+impl Order {
+    /// One for this text of the configuration: a path with or without arguments.
+    pub fn for_target(target: &[u8]) -> Order {
+        match memchr::memchr(b'?', target) {
+            Some(at) => {
+                Order { uri: target[..at].to_vec(), args: target[at + 1..].to_vec(), ..Order::default() }
+            }
+            None => Order { uri: target.to_vec(), ..Order::default() },
+        }
+    }
+}
+
+impl Exchange {
+    /// Whether another request made it.
+    pub fn is_subrequest(&self) -> bool {
+        self.lineage.is_some()
+    }
+
+    /// Whether it may make subrequests: their depth is bounded, for a page that includes itself.
+    pub fn may_order(&self) -> bool {
+        self.lineage.is_none_or(|lineage| lineage.depth < MAX_DEPTH)
+    }
+
+    /// Makes a recycled exchange a subrequest of another one.
+    pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
+        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _ } = order;
+        let site = parent.site.clone();
+        self.connection.clone_from(&parent.connection);
+        self.head.clone_from(&parent.head);
+        self.begin_again(&site, parent.address, now_ms);
+        self.server = parent.server;
+        self.location = site.server(parent.server).root;
+        if uri.is_empty() {
+            self.uri.clone_from(&parent.uri);
+            self.args.clone_from(&parent.args);
+        } else {
+            self.uri = uri;
+            self.args = args;
+        }
+        self.uri_is_original = false;
+        self.internal = true;
+        self.take_slots(parent);
+        if !keeps_method {
+            // What `$request_method` says stays the client's, as in nginx.
+            self.head.method = Method::Get;
+            self.method_is_get = true;
+        }
+        if with_body {
+            self.request_body = match &parent.request_body {
+                RequestBody::Unread => RequestBody::Unread,
+                RequestBody::Memory(bytes) => RequestBody::Memory(bytes.clone()),
+                RequestBody::File(path) => RequestBody::File(path.clone()),
+            };
+            self.request_body_length = parent.request_body_length;
+        } else {
+            self.head.framing = RequestFraming::None;
+        }
+        self.head.expects_continue = false;
+        let depth = parent.lineage.map_or(0, |lineage| lineage.depth) + 1;
+        self.lineage = Some(Lineage { depth, head_only });
+        self.stage = match location {
+            Some(location) => {
+                self.location = location;
+                self.rewriting.begin();
+                Stage::Rewrite
+            }
+            None => {
+                self.rewriting.begin();
+                Stage::ServerRewrite
+            }
+        };
+    }
+
+    /// Whether a line in the access log is due.
+    pub fn is_logged(&self) -> bool {
+        !self.is_subrequest() || self.scope_settings().core.log_subrequest
+    }
+}
