@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod access_queue;
 pub mod body;
+pub mod body_filters;
 pub mod build;
 pub mod change;
 pub mod context;
