@@ -13,6 +13,7 @@ use crate::proto::proxy_protocol::ProxyHeader;
 use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
+use super::body_filters::FilterSpecs;
 use super::context::{Context, Env};
 use super::file::Symlinks;
 use super::flow::{Answer, Step};
@@ -159,6 +160,8 @@ pub struct Exchange {
     pub response: ResponseHead,
     /// The response body.
     pub body: Body,
+    /// What rewrites the body on its way, as the header filters decided.
+    pub body_filters: FilterSpecs,
     /// Whether ranges may be cut from the body.
     pub allow_ranges: bool,
     /// `X-Accel-Limit-Rate` or `set $limit_rate`, in bytes per second.
@@ -220,6 +223,7 @@ impl Exchange {
             keep_alive: true,
             response: ResponseHead::default(),
             body: Body::Empty,
+            body_filters: FilterSpecs::new(),
             allow_ranges: false,
             limit_rate: None,
             upstream: None,
@@ -268,6 +272,7 @@ impl Exchange {
         self.keep_alive = true;
         self.response.clear();
         self.body = Body::Empty;
+        self.body_filters.clear();
         self.allow_ranges = false;
         self.limit_rate = None;
         if let Some(passed) = &mut self.upstream {
@@ -301,6 +306,7 @@ impl Exchange {
             self.upstream = None;
         }
         self.body = Body::Empty;
+        self.body_filters.clear();
         self.opened.forget();
         self.request_body = RequestBody::Unread;
         self.notes = Notes::default();

@@ -18,6 +18,7 @@ pub mod filters;
 pub mod flow;
 pub mod location_tree;
 pub mod matching;
+pub mod media_types;
 pub mod mime;
 pub mod modules;
 pub mod paths;

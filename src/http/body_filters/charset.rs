@@ -25,6 +25,12 @@ impl Character {
         Some(Character { bytes, length: text.len() as u8 })
     }
 
+    /// A character of ASCII.
+    pub fn of_ascii(byte: u8) -> Character {
+        debug_assert!(byte.is_ascii());
+        Character { bytes: [byte, 0, 0], length: 1 }
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }

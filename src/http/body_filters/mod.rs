@@ -29,7 +29,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use self::brotli::Brotli;
-pub use self::charset::{Recode, Recoding};
+pub use self::charset::{ByCodePoint, Character, Recode, Recoding};
 pub use self::gunzip::Gunzip;
 pub use self::gzip::Gzip;
 pub use self::ranges::{CutRanges, Part};
