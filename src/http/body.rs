@@ -1,5 +1,7 @@
 //! Response bodies.
 
+use std::rc::Rc;
+
 use super::file::FileRange;
 
 /// A response body, pulled piece by piece while the output has room.
@@ -12,6 +14,13 @@ pub enum Body {
     Static(&'static [u8]),
     /// Bytes made for this response.
     Bytes(Vec<u8>),
+    /// Bytes that several responses share, from `offset` on.
+    Shared {
+        /// All of them.
+        bytes: Rc<[u8]>,
+        /// How many are sent.
+        offset: usize,
+    },
     /// A range of a file: from its content in memory if it is there, else by `sendfile`.
     File(FileRange),
     /// Several pieces one after the other (multiple ranges); sent from the back of the list, which is reversed.
@@ -27,6 +36,7 @@ impl Body {
             Body::Empty => 0,
             Body::Static(bytes) => bytes.len() as u64,
             Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Shared { bytes, offset } => (bytes.len() - offset) as u64,
             Body::File(range) => range.length,
             Body::Pieces(pieces) => pieces.iter().map(Body::len).sum(),
             Body::Upstream(length) => length.unwrap_or(u64::MAX),
@@ -46,6 +56,7 @@ impl Body {
             Body::Empty | Body::Pieces(_) | Body::Upstream(_) => Body::Empty,
             Body::Static(bytes) => Body::Static(&bytes[range]),
             Body::Bytes(bytes) => Body::Bytes(bytes[range].to_vec()),
+            Body::Shared { bytes, offset } => Body::Bytes(bytes[*offset..][range].to_vec()),
             Body::File(file) => {
                 Body::File(FileRange { handle: file.handle.clone(), offset: file.offset + offset, length })
             }

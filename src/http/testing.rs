@@ -27,6 +27,7 @@ use crate::proto::h1::{Connection, Event, HeadLimits, RespondOptions};
 use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
+use super::body_filters::{BodyFilter, Chain, Progress, Signal};
 use super::build::{BuildOptions, Built, build};
 use super::change::{Change, ChangeFailure, Changed};
 use super::context::{Context, Env};
@@ -323,6 +324,15 @@ impl World {
                 (other, _) => append_body(other, &mut body),
             }
         }
+        if !body.is_empty() && !exchange.body_filters.is_empty() {
+            let mut chain = Chain::new(&exchange.body_filters, Some(body.len() as u64));
+            let (unfiltered, mut filtered) = (std::mem::take(&mut body), Vec::new());
+            let mut input = &unfiltered[..];
+            while chain.filter(&mut input, Signal::Last, &mut filtered, 1000).expect("a sound body")
+                != Progress::Done
+            {}
+            body = filtered;
+        }
         let mut trailers = Fields::default();
         if framing == ResponseFraming::Streamed {
             headers::trailers(exchange, &mut Context { site: &site, env: &mut self.env }, &mut trailers);
@@ -454,6 +464,7 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
     match body {
         Body::Empty | Body::Upstream(_) => {}
         Body::Static(bytes) => out.extend_from_slice(bytes),
+        Body::Shared { bytes, offset } => out.extend_from_slice(&bytes[*offset..]),
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::File(range) => {
             let content = range.handle.content().expect("files of these tests are in memory");

@@ -17,6 +17,7 @@ mod dav;
 mod diagnostics;
 mod error_log;
 mod error_pages;
+mod filters;
 mod geo;
 mod geo_mmdb;
 mod harness;

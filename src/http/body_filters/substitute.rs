@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use super::{BodyFilter, FilterFailure, Progress, Signal};
 
+/// A string in lower case, and its replacement.
+type Pair = (Box<[u8]>, Box<[u8]>);
+
 /// What to replace, and with what.
 #[derive(Debug, Default)]
 pub struct Substitutions {
-    pairs: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pairs: Vec<Pair>,
     /// Each string is replaced once only.
     once: bool,
     /// Which bytes begin a string.
@@ -22,7 +25,7 @@ pub struct Substitutions {
 impl Substitutions {
     /// Strings and their replacements, in the order in which they count. Empty strings match nowhere.
     pub fn new(pairs: impl Iterator<Item = (Vec<u8>, Vec<u8>)>, once: bool) -> Substitutions {
-        let pairs: Vec<(Box<[u8]>, Box<[u8]>)> = pairs
+        let pairs: Vec<Pair> = pairs
             .filter(|(from, _)| !from.is_empty())
             .map(|(from, to)| (from.to_ascii_lowercase().into(), to.into()))
             .collect();

@@ -55,7 +55,7 @@ impl BodyFilter for Zstd {
             hint = self.context.compress_stream2(&mut target, &mut source, directive);
             let is_whole = source.pos() == input.len();
             let stands_still = source.pos() == taken && target.pos() == written;
-            if hint == Ok(0) && is_whole || signal == Signal::More && is_whole || stands_still {
+            if is_whole && (hint == Ok(0) || signal == Signal::More) || stands_still {
                 break;
             }
         }

@@ -99,10 +99,10 @@ fn add_map(scope: &mut Scope, call: &Call, slot: &mut Option<Arc<Vec<Map>>>) -> 
 type Ways<'a> = Result<(Recoding, Recoding), (&'a tree::Directive, Complaint)>;
 
 /// A map's lines: a byte of the first set in hexadecimal, and what it is in the other.
-fn read_lines<'a>(
-    block: &'a [tree::Directive],
+fn read_lines(
+    block: &[tree::Directive],
     mut take: impl FnMut(u8, &Word) -> Option<()>,
-) -> Result<(), (&'a tree::Directive, Complaint)> {
+) -> Result<(), (&tree::Directive, Complaint)> {
     for line in block {
         let [word] = line.args() else {
             return Err((line, Complaint::new("invalid parameters number")));

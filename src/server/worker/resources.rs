@@ -15,6 +15,7 @@ use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
 use crate::server::client::h2::{Newborn, SharedMux};
 use crate::server::client::{Active, Client, ClientKey};
+use crate::server::compressed::CompressedForms;
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::names::{Names, Ticket};
 use crate::server::passwords::Passwords;
@@ -50,6 +51,8 @@ pub struct Resources {
     pub env: Env,
     /// The caches of files.
     pub files: Files,
+    /// Compressed forms of files.
+    pub compressed: CompressedForms,
     /// Right passwords of the last moments.
     pub passwords: Passwords,
     /// What `recv` writes to. An idle connection owns no buffer.
@@ -125,6 +128,7 @@ impl Resources {
             registry,
             site,
             files,
+            compressed: CompressedForms::default(),
             passwords: Passwords::default(),
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
