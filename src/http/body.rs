@@ -53,7 +53,8 @@ impl Body {
         debug_assert!(offset + length <= self.len());
         let range = offset as usize..(offset + length) as usize;
         match self {
-            Body::Empty | Body::Pieces(_) | Body::Upstream(_) => Body::Empty,
+            Body::Empty | Body::Upstream(_) => Body::Empty,
+            Body::Pieces(pieces) => Body::Pieces(slice_pieces(pieces, offset, length)),
             Body::Static(bytes) => Body::Static(&bytes[range]),
             Body::Bytes(bytes) => Body::Bytes(bytes[range].to_vec()),
             Body::Shared { bytes, offset } => Body::Bytes(bytes[*offset..][range].to_vec()),
@@ -61,5 +62,53 @@ impl Body {
                 Body::File(FileRange { handle: file.handle.clone(), offset: file.offset + offset, length })
             }
         }
+    }
+}
+
+/// The part of pieces (which stand in reverse) from `offset` on.
+fn slice_pieces(pieces: &[Body], mut offset: u64, mut length: u64) -> Vec<Body> {
+    let mut cut = Vec::new();
+    for piece in pieces.iter().rev() {
+        if offset >= piece.len() {
+            offset -= piece.len();
+            continue;
+        }
+        let count = length.min(piece.len() - offset);
+        if count == 0 {
+            break;
+        }
+        cut.push(piece.slice(offset, count));
+        length -= count;
+        offset = 0;
+    }
+    cut.reverse();
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_pieces_is_cut_from_those_that_it_lies_in() {
+        let pieces =
+            Body::Pieces(vec![Body::Static(b"gh"), Body::Bytes(b"def".to_vec()), Body::Static(b"abc")]);
+        let text = |offset, length| match pieces.slice(offset, length) {
+            Body::Pieces(cut) => cut
+                .iter()
+                .rev()
+                .flat_map(|piece| match piece {
+                    Body::Static(bytes) => bytes.to_vec(),
+                    Body::Bytes(bytes) => bytes.clone(),
+                    other => panic!("{other:?}"),
+                })
+                .collect::<Vec<u8>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(text(0, 8), b"abcdefgh");
+        assert_eq!(text(1, 3), b"bcd");
+        assert_eq!(text(3, 3), b"def");
+        assert_eq!(text(7, 1), b"h");
+        assert_eq!(text(8, 0), b"");
     }
 }

@@ -15,7 +15,7 @@ use crate::proto::tls::TlsFacts;
 use super::body::Body;
 use super::body_filters::FilterSpecs;
 use super::context::{Context, Env};
-use super::file::Symlinks;
+use super::file::{FileRange, Symlinks};
 use super::flow::{Answer, Step};
 use super::modules::LocationSettings;
 use super::modules::Notes;
@@ -142,6 +142,8 @@ pub struct Exchange {
     pub symlinks: Symlinks,
     /// A file that `index` opened on its way, for the handler that wants the same one.
     pub opened: Opened,
+    /// What [`super::flow::Need::Read`] asks for.
+    pub reading: Option<FileRange>,
     /// How many variables of the configuration are being computed for one another.
     pub variable_depth: u8,
     /// The trailers that were sent.
@@ -214,6 +216,7 @@ impl Exchange {
             root_length: 0,
             symlinks: Symlinks::Follow,
             opened: Opened::default(),
+            reading: None,
             variable_depth: 0,
             sent_trailers: Fields::default(),
             request_body: RequestBody::Unread,
@@ -263,6 +266,7 @@ impl Exchange {
         self.root_length = 0;
         self.symlinks = Symlinks::Follow;
         self.opened.forget();
+        self.reading = None;
         self.variable_depth = 0;
         self.sent_trailers.clear();
         self.request_body = RequestBody::Unread;
@@ -308,6 +312,7 @@ impl Exchange {
         self.body = Body::Empty;
         self.body_filters.clear();
         self.opened.forget();
+        self.reading = None;
         self.request_body = RequestBody::Unread;
         self.notes = Notes::default();
     }

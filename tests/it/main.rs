@@ -59,5 +59,6 @@ mod tls_peers;
 mod tunnel;
 mod userid;
 mod variables;
+mod videos;
 mod virtual_hosts;
 mod worker;

@@ -116,6 +116,10 @@ modules_with_settings! {
     static_files,
     /// `dav_methods`, `dav_access`, `create_full_put_path`, `min_delete_depth`.
     dav,
+    /// `mp4`.
+    mp4,
+    /// `flv`.
+    flv,
     /// `spa`.
     spa,
     /// `empty_gif`.
@@ -199,6 +203,8 @@ pub struct Notes {
     pub password: auth_basic::Note,
     /// What is to be changed in the file system.
     pub dav: dav::Note,
+    /// Where the cutting of a video stands.
+    pub mp4: mp4::Note,
     /// What compression has saved.
     pub compress: compress::Note,
 }

@@ -126,7 +126,13 @@ fn cut_many(
     let mut pieces = Vec::with_capacity(parts.len() * 2);
     for part in parts {
         pieces.push(Body::Bytes(part.head.into()));
-        pieces.push(exchange.body.slice(part.range.start, part.range.end - part.range.start));
+        match exchange.body.slice(part.range.start, part.range.end - part.range.start) {
+            Body::Pieces(mut own) => {
+                own.reverse();
+                pieces.append(&mut own);
+            }
+            piece => pieces.push(piece),
+        }
     }
     pieces.reverse();
     exchange.body = Body::Pieces(pieces);

@@ -239,7 +239,10 @@ impl Client {
                 work = work.saturating_sub((filtering.taken_bytes - before) as usize);
             }
             match stopped {
-                Taken::Reading => return Ok(Pumped::Reading),
+                Taken::Reading => {
+                    self.flush(res)?;
+                    return Ok(Pumped::Reading);
+                }
                 Taken::Broken => {
                     // What came out is the client's; that it is not all, it sees by the end.
                     self.send_filtered(filtering, active, key, res)?;
