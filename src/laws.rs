@@ -8,6 +8,7 @@ use crate::base::percent::law_escapes_decode_to_their_text;
 use crate::base::prefix_tree::law_tree_finds_like_a_list;
 use crate::conf;
 use crate::http::modules::dav;
+use crate::http::modules::mp4;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
@@ -37,6 +38,7 @@ pub const LAWS: &[Law] = &[
     ("hpack", hpack),
     ("location_tree", location_tree),
     ("memcached", memcached),
+    ("mp4_atoms", mp4_atoms),
     ("prefix_tree", prefix_tree),
     ("proxy_protocol", proxy_protocol),
     ("range_header", range_header),
@@ -280,4 +282,18 @@ pub fn prefix_tree(data: &[u8]) {
 /// Text to escape.
 pub fn escapes(data: &[u8]) {
     law_escapes_decode_to_their_text(data);
+}
+
+/// The `moov` atom of a movie behind a first line: the start, `-` or the length (both in milliseconds), and `k` for key
+/// frames.
+pub fn mp4_atoms(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let mut words = data[..end].split(|&byte| byte == b' ');
+    let number = |word: Option<&[u8]>| word.and_then(crate::base::ascii::parse_u64);
+    let wanted = mp4::Wanted {
+        start_ms: number(words.next()).unwrap_or(0),
+        length_ms: number(words.next()),
+        key_frame: words.next().is_some(),
+    };
+    mp4::law_a_cut_movie_can_be_cut_again(data.get(end + 1..).unwrap_or_default(), 1 << 40, wanted);
 }

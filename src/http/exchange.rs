@@ -13,8 +13,9 @@ use crate::proto::proxy_protocol::ProxyHeader;
 use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
+use super::body_filters::FilterSpecs;
 use super::context::{Context, Env};
-use super::file::Symlinks;
+use super::file::{FileRange, Symlinks};
 use super::flow::{Answer, Step};
 use super::modules::LocationSettings;
 use super::modules::Notes;
@@ -142,6 +143,8 @@ pub struct Exchange {
     pub symlinks: Symlinks,
     /// A file that `index` opened on its way, for the handler that wants the same one.
     pub opened: Opened,
+    /// What [`super::flow::Need::Read`] asks for.
+    pub reading: Option<FileRange>,
     /// How many variables of the configuration are being computed for one another.
     pub variable_depth: u8,
     /// The trailers that were sent.
@@ -160,6 +163,8 @@ pub struct Exchange {
     pub response: ResponseHead,
     /// The response body.
     pub body: Body,
+    /// What rewrites the body on its way, as the header filters decided.
+    pub body_filters: FilterSpecs,
     /// Whether ranges may be cut from the body.
     pub allow_ranges: bool,
     /// `X-Accel-Limit-Rate` or `set $limit_rate`, in bytes per second.
@@ -224,6 +229,7 @@ impl Exchange {
             root_length: 0,
             symlinks: Symlinks::Follow,
             opened: Opened::default(),
+            reading: None,
             variable_depth: 0,
             sent_trailers: Fields::default(),
             request_body: RequestBody::Unread,
@@ -233,6 +239,7 @@ impl Exchange {
             keep_alive: true,
             response: ResponseHead::default(),
             body: Body::Empty,
+            body_filters: FilterSpecs::new(),
             allow_ranges: false,
             limit_rate: None,
             upstream: None,
@@ -275,6 +282,7 @@ impl Exchange {
         self.root_length = 0;
         self.symlinks = Symlinks::Follow;
         self.opened.forget();
+        self.reading = None;
         self.variable_depth = 0;
         self.sent_trailers.clear();
         self.request_body = RequestBody::Unread;
@@ -284,6 +292,7 @@ impl Exchange {
         self.keep_alive = true;
         self.response.clear();
         self.body = Body::Empty;
+        self.body_filters.clear();
         self.allow_ranges = false;
         self.limit_rate = None;
         if let Some(passed) = &mut self.upstream {
@@ -320,7 +329,9 @@ impl Exchange {
             self.upstream = None;
         }
         self.body = Body::Empty;
+        self.body_filters.clear();
         self.opened.forget();
+        self.reading = None;
         self.request_body = RequestBody::Unread;
         self.notes = Notes::default();
     }

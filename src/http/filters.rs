@@ -6,14 +6,18 @@
 //! 3. `userid`: its cookie, for errors too.
 //! 4. `cors`: its fields take the place of those that a handler or `add_header` may have set.
 //! 5. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
-//! 6. `ranges`: cuts the body last, because ranges count bytes of what is sent.
-//! 7. `headers` again: `add_trailer` gives the length up, whatever it has become.
+//! 6. What rewrites the body, in the order in which the body passes it: `gunzip` first, because the others read text;
+//!    `sub_filter`, whose strings are in the set that the response came in; `charset`; compression last.
+//! 7. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 8. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
 use crate::message::{FieldName, Status};
 
 use super::context::Context;
 use super::exchange::Exchange;
-use super::modules::{conditional, cors, headers, ranges, spa, userid};
+use super::modules::{
+    charset, compress, conditional, cors, gunzip, headers, ranges, spa, sub_filter, userid,
+};
 
 /// Runs them all; a status replaces the response (412, 416).
 pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Option<Status> {
@@ -22,8 +26,10 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
         exchange.response.reason = None;
     }
     set_server(exchange, context);
+    exchange.body_filters.clear();
+    let content_type = exchange.response.content_type;
     if exchange.is_subrequest() {
-        // What follows is for clients.
+        rewrite_body(exchange, context);
         return None;
     }
     if let Some(status) =
@@ -36,9 +42,18 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
     userid::filter(exchange, context);
     cors::filter(exchange, context);
     spa::filter(exchange, context);
+    rewrite_body(exchange, context);
+    compress::filter(exchange, context, content_type);
     let status = ranges::filter(exchange, context);
     headers::make_room_for_trailers(exchange, context);
     status
+}
+
+/// What subrequests' bodies go through as well.
+fn rewrite_body(exchange: &mut Exchange, context: &mut Context) {
+    gunzip::filter(exchange, context);
+    sub_filter::filter(exchange, context);
+    charset::filter(exchange, context);
 }
 
 /// `Server`, as `server_tokens` says; an upstream's that is passed on stays alone.

@@ -37,6 +37,8 @@ pub enum Need {
     Directory,
     /// Read the request body as [`super::exchange::Exchange::body_reading`] says.
     RequestBody,
+    /// Read some of the file in [`super::exchange::Exchange::reading`].
+    Read,
     /// Check the password that [`super::modules::Notes::password`] asks about.
     Password,
     /// Make the change that [`super::modules::Notes::dav`] has.
@@ -58,6 +60,9 @@ pub enum Answer {
     Directory(Result<DirectoryListing, FileFailure>),
     /// For [`Need::RequestBody`]: it is in [`super::exchange::Exchange::request_body`], or the status to refuse with.
     RequestBody(Result<(), Status>),
+    /// For [`Need::Read`]: the bytes from the range's beginning on, fewer than asked for where one call brings no more
+    /// or the file ends; none at its end. `None` if it cannot be read.
+    Read(Option<Vec<u8>>),
     /// For [`Need::Password`].
     Password(PasswordAnswer),
     /// For [`Need::Change`].

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod access_queue;
 pub mod body;
+pub mod body_filters;
 pub mod build;
 pub mod change;
 pub mod context;
@@ -17,6 +18,7 @@ pub mod filters;
 pub mod flow;
 pub mod location_tree;
 pub mod matching;
+pub mod media_types;
 pub mod mime;
 pub mod modules;
 pub mod paths;

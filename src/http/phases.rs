@@ -59,9 +59,9 @@ pub enum Stage {
 pub type Handler = fn(&mut Exchange, &mut Context, Option<Answer>) -> Flow;
 
 /// Content handlers of locations that have none of their own, in order (each says `Next` where it does not apply): `dav`
-/// first, which has the methods that all others refuse; `spa` next, because a page that is no folder must not reach the handlers of folders, and again behind them; a
-/// folder's index files come before its listing, because a listing is what is left when there is none; compressed
-/// siblings before the file itself.
+/// first, which has the methods that all others refuse; `spa` next, because a page that is no folder must not reach the
+/// handlers of folders, and again behind them; a folder's index files come before its listing, because a listing is what
+/// is left when there is none; videos, which are cut and have no compressed siblings; these before the file itself.
 const CONTENT: &[Handler] = &[
     modules::dav::handle,
     spa::handle,
@@ -69,6 +69,8 @@ const CONTENT: &[Handler] = &[
     modules::index::handle,
     modules::autoindex::handle,
     spa::handle_bare_folder,
+    modules::mp4::handle,
+    modules::flv::handle,
     modules::precompressed::handle,
     modules::static_files::handle,
 ];

@@ -27,6 +27,7 @@ use crate::proto::h1::{Connection, Event, HeadLimits, RespondOptions};
 use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
+use super::body_filters::{BodyFilter, Chain, Progress, Signal};
 use super::build::{BuildOptions, Built, build};
 use super::change::{Change, ChangeFailure, Changed};
 use super::context::{Context, Env};
@@ -310,6 +311,12 @@ impl World {
                 Step::Need(Need::Subrequest) => Answer::Subrequest(self.serve_subrequest(exchange)),
                 Step::Need(Need::Upstream) => Answer::Upstream(self.pass_on(exchange)),
                 Step::Need(Need::Password) => Answer::Password(self.check_password(exchange)),
+                Step::Need(Need::Read) => Answer::Read(exchange.reading.take().map(|range| {
+                    let content = range.handle.content().expect("content in memory");
+                    let start = content.len().min(range.offset as usize);
+                    // Never all at once, so that handlers ask again.
+                    content[start..content.len().min(start + (range.length as usize).min(1000))].to_vec()
+                })),
                 Step::Need(Need::Change) => {
                     let change = exchange.notes.dav.take_change().expect("a change");
                     self.changes.push(change);
@@ -354,6 +361,15 @@ impl World {
                 (Body::Upstream(_), Some(passed)) => body.extend_from_slice(&passed.spare),
                 (other, _) => append_body(other, &mut body),
             }
+        }
+        if !body.is_empty() && !exchange.body_filters.is_empty() {
+            let mut chain = Chain::new(&exchange.body_filters, Some(body.len() as u64));
+            let (unfiltered, mut filtered) = (std::mem::take(&mut body), Vec::new());
+            let mut input = &unfiltered[..];
+            while chain.filter(&mut input, Signal::Last, &mut filtered, 1000).expect("a sound body")
+                != Progress::Done
+            {}
+            body = filtered;
         }
         let mut trailers = Fields::default();
         if framing == ResponseFraming::Streamed {
@@ -486,6 +502,7 @@ fn append_body(body: &Body, out: &mut Vec<u8>) {
     match body {
         Body::Empty | Body::Upstream(_) => {}
         Body::Static(bytes) => out.extend_from_slice(bytes),
+        Body::Shared { bytes, offset } => out.extend_from_slice(&bytes[*offset..]),
         Body::Bytes(bytes) => out.extend_from_slice(bytes),
         Body::File(range) => {
             let content = range.handle.content().expect("files of these tests are in memory");

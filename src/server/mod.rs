@@ -1,6 +1,7 @@
 //! The I/O shell: the event loop, sockets, files, log sinks, and every system call.
 
 pub mod client;
+pub mod compressed;
 pub mod config_files;
 pub mod files;
 pub mod listeners;

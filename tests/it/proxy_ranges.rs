@@ -39,16 +39,20 @@ fn one_range_is_cut_from_the_body_that_passes_by() {
 }
 
 #[test]
-fn several_ranges_of_it_are_answered_by_the_whole() {
+fn several_ranges_of_it_are_parts_as_long_as_they_ascend() {
     let upstream = upstream();
-    let response = request(
-        server(&upstream, "proxy_force_ranges on;").port(),
-        "GET",
-        "/",
-        &[("Range", "bytes=0-1,5-6")],
-    );
-    assert_eq!((response.status, response.body.len()), (200, 1000));
-    assert_eq!(response.header("accept-ranges"), Some("bytes"));
+    let server = server(&upstream, "proxy_force_ranges on;");
+    let parts = request(server.port(), "GET", "/", &[("Range", "bytes=0-1,5-6")]);
+    assert_eq!(parts.status, 206);
+    let content_type = parts.header("content-type").expect("a type");
+    let boundary = content_type.strip_prefix("multipart/byteranges; boundary=").expect("parts");
+    let part = |place: &str, text: &str| {
+        format!("\r\n--{boundary}\r\nContent-Range: bytes {place}/1000\r\n\r\n{text}")
+    };
+    assert_eq!(parts.text(), part("0-1", "ab") + &part("5-6", "fg") + &format!("\r\n--{boundary}--\r\n"));
+    let whole = request(server.port(), "GET", "/", &[("Range", "bytes=5-6,0-1")]);
+    assert_eq!((whole.status, whole.body.len()), (200, 1000));
+    assert_eq!(whole.header("accept-ranges"), Some("bytes"));
 }
 
 #[test]

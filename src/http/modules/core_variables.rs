@@ -131,11 +131,15 @@ fn argument(exchange: &mut Exchange, _: &mut Context, name: &[u8], out: &mut Vec
     if name.is_empty() {
         return false;
     }
-    let value = exchange.args.split(|&byte| byte == b'&').find_map(|argument| {
+    find_argument(&exchange.args, name).is_some_and(|value| text(out, value))
+}
+
+/// The first argument of this name in a query string, case ignored, as it stands there.
+pub fn find_argument<'a>(args: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    args.split(|&byte| byte == b'&').find_map(|argument| {
         let (found, rest) = argument.split_at_checked(name.len())?;
         if found.eq_ignore_ascii_case(name) { rest.strip_prefix(b"=") } else { None }
-    });
-    value.is_some_and(|value| text(out, value))
+    })
 }
 
 /// `$cookie_NAME`: the first cookie of this name, case ignored, in any of the Cookie lines.

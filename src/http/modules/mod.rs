@@ -13,6 +13,7 @@ use super::build::{Builder, Scope};
 use super::settings::ModuleDraft;
 use super::variables::VariableEntry;
 
+pub mod compress;
 pub mod conditional;
 pub mod connection_variables;
 pub mod core_variables;
@@ -123,12 +124,28 @@ modules_with_settings! {
     static_files,
     /// `dav_methods`, `dav_access`, `create_full_put_path`, `min_delete_depth`.
     dav,
+    /// `mp4`.
+    mp4,
+    /// `flv`.
+    flv,
     /// `spa`.
     spa,
     /// `empty_gif`.
     empty_gif,
     /// `add_header`, `add_trailer`, `expires`.
     headers,
+    /// `gunzip`.
+    gunzip,
+    /// `sub_filter`.
+    sub_filter,
+    /// `charset`, `charset_map`.
+    charset,
+    /// `gzip`.
+    gzip,
+    /// `brotli`.
+    brotli,
+    /// `zstd`.
+    zstd,
     /// `proxy_pass` and what goes with it.
     proxy,
     /// `memcached_pass` and what goes with it.
@@ -194,6 +211,10 @@ pub struct Notes {
     pub password: auth_basic::Note,
     /// What is to be changed in the file system.
     pub dav: dav::Note,
+    /// Where the cutting of a video stands.
+    pub mp4: mp4::Note,
+    /// What compression has saved.
+    pub compress: compress::Note,
 }
 
 /// Settings around the `http` block: defaults that depend on where the server is installed.
@@ -226,6 +247,9 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
     if let Some((span, include)) = drafts.secure_link.as_deref().and_then(secure_link::mixed_forms) {
         builder.error_at(span, include, secure_link::MIXED_FORMS);
     }
+    if let Some(own) = &drafts.charset {
+        charset::check(builder, own, &around.charset);
+    }
     let referers = drafts.referer.as_ref().and_then(|own| own.valid.as_ref());
     if let Some((span, include)) = referers.and_then(|valid| valid.names_nobody()) {
         builder.error_at(span, include, referer::NAMES_NOBODY);
@@ -246,6 +270,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     core_variables::VARIABLES,
     connection_variables::VARIABLES,
     headers::VARIABLES,
+    compress::VARIABLES,
     proxy::VARIABLES,
     upstream_variables::VARIABLES,
     realip::VARIABLES,

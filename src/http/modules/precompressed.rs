@@ -162,17 +162,20 @@ fn inherit_disable(draft: &mut Draft, parent: &Draft) {
     }
 }
 
-/// A coding that siblings may have.
+/// A coding that siblings may have, and that responses may be compressed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Coding {
+pub enum Coding {
+    /// `br`
     Brotli,
+    /// `zstd`
     Zstd,
+    /// `gzip`
     Gzip,
 }
 
 impl Coding {
     /// All, preferred ones first.
-    const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
+    pub const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstd, Coding::Gzip];
 
     fn suffix(self) -> &'static [u8] {
         match self {
@@ -183,7 +186,7 @@ impl Coding {
     }
 
     /// The name in Accept-Encoding and Content-Encoding.
-    fn token(self) -> &'static [u8] {
+    pub fn token(self) -> &'static [u8] {
         match self {
             Coding::Brotli => b"br",
             Coding::Zstd => b"zstd",
@@ -200,7 +203,7 @@ impl Coding {
     }
 
     /// The client's weight for it in thousandths; 0 if it does not accept it.
-    fn weight(self, accept: &[u8]) -> u16 {
+    pub fn weight(self, accept: &[u8]) -> u16 {
         match self {
             Coding::Gzip => gzip_weight(accept),
             other => listed_weight(accept, other.token()),

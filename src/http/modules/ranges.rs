@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::base::clock::parse_http_date;
 use crate::http::body::Body;
+use crate::http::body_filters::{FilterSpec, Part};
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::Window;
@@ -24,6 +25,8 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
         return None;
     }
     let mut ranges: Vec<Range<u64>> = Vec::new();
+    // A body that is generated goes by once: its ranges must ascend.
+    let is_stream = matches!(exchange.body, Body::Upstream(_));
     let request = match exchange.head.field(FieldName::Range) {
         Some(value) if if_range_holds(exchange) => {
             parse_ranges(value, length, u32::try_from(max_ranges).unwrap_or(u32::MAX), &mut ranges)
@@ -31,8 +34,8 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
         _ => RangeRequest::Whole,
     };
     match request {
-        // Of a body that passes by only one part can be cut: the whole is an answer too (RFC 9110 section 14.2).
-        RangeRequest::Ranges if ranges.len() > 1 && matches!(exchange.body, Body::Upstream(_)) => {
+        // The whole is an answer too (RFC 9110 section 14.2).
+        RangeRequest::Ranges if is_stream && ranges.windows(2).any(|pair| pair[0].end > pair[1].start) => {
             exchange.response.accept_ranges = true;
         }
         RangeRequest::Whole => exchange.response.accept_ranges = true,
@@ -48,8 +51,8 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
             exchange.response.status = Status::PARTIAL_CONTENT;
             exchange.response.reason = None;
             match &ranges[..] {
-                [range] => cut_one(exchange, range, length),
-                _ => cut_many(exchange, context, &ranges, length),
+                [range] => cut_one(exchange, range, length, is_stream),
+                _ => cut_many(exchange, context, &ranges, length, is_stream),
             }
         }
     }
@@ -67,7 +70,7 @@ fn if_range_holds(exchange: &Exchange) -> bool {
     }
 }
 
-fn cut_one(exchange: &mut Exchange, range: &Range<u64>, length: u64) {
+fn cut_one(exchange: &mut Exchange, range: &Range<u64>, length: u64, is_stream: bool) {
     let mut value = [0u8; 80];
     let mut rest = &mut value[..];
     let written = write!(rest, "bytes {}-{}/{length}", range.start, range.end - 1);
@@ -75,22 +78,31 @@ fn cut_one(exchange: &mut Exchange, range: &Range<u64>, length: u64) {
     let unused = rest.len();
     exchange.response.fields.push_known(FieldName::ContentRange, &value[..80 - unused]);
     exchange.response.set_content_length(range.end - range.start);
-    if matches!(exchange.body, Body::Upstream(_)) {
-        if let Some(passed) = &mut exchange.upstream {
+    match &mut exchange.upstream {
+        Some(passed) if is_stream && exchange.body_filters.is_empty() => {
             passed.window = Some(Window { skip: range.start, left: range.end - range.start });
         }
-        return;
+        _ if is_stream => {
+            let part = Part { head: Box::default(), range: range.clone() };
+            exchange.body_filters.insert(0, FilterSpec::Ranges([part].into()));
+        }
+        _ => exchange.body = exchange.body.slice(range.start, range.end - range.start),
     }
-    exchange.body = exchange.body.slice(range.start, range.end - range.start);
 }
 
-fn cut_many(exchange: &mut Exchange, context: &mut Context, ranges: &[Range<u64>], length: u64) {
+fn cut_many(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    ranges: &[Range<u64>],
+    length: u64,
+    is_stream: bool,
+) {
     let boundary = format!("{:020}", context.env.random.u64(..) >> 1);
     let own_type = match exchange.response.content_type {
         Some(span) => exchange.response.text(span).to_vec(),
         None => Vec::new(),
     };
-    let mut pieces = Vec::with_capacity(ranges.len() * 2 + 1);
+    let mut parts = Vec::with_capacity(ranges.len() + 1);
     for range in ranges {
         let mut head = format!("\r\n--{boundary}\r\n").into_bytes();
         if !own_type.is_empty() {
@@ -100,13 +112,28 @@ fn cut_many(exchange: &mut Exchange, context: &mut Context, ranges: &[Range<u64>
         }
         let place = format!("Content-Range: bytes {}-{}/{length}\r\n\r\n", range.start, range.end - 1);
         head.extend_from_slice(place.as_bytes());
-        pieces.push(Body::Bytes(head));
-        pieces.push(exchange.body.slice(range.start, range.end - range.start));
+        parts.push(Part { head: head.into(), range: range.clone() });
     }
-    pieces.push(Body::Bytes(format!("\r\n--{boundary}--\r\n").into_bytes()));
-    pieces.reverse();
-    let body = Body::Pieces(pieces);
-    exchange.response.set_content_length(body.len());
+    let closing = format!("\r\n--{boundary}--\r\n").into_bytes();
+    parts.push(Part { head: closing.into(), range: length..length });
+    let total = parts.iter().map(|part| part.head.len() as u64 + part.range.end - part.range.start).sum();
+    exchange.response.set_content_length(total);
     exchange.response.set_content_type(format!("multipart/byteranges; boundary={boundary}").as_bytes());
-    exchange.body = body;
+    if is_stream {
+        exchange.body_filters.insert(0, FilterSpec::Ranges(parts.into()));
+        return;
+    }
+    let mut pieces = Vec::with_capacity(parts.len() * 2);
+    for part in parts {
+        pieces.push(Body::Bytes(part.head.into()));
+        match exchange.body.slice(part.range.start, part.range.end - part.range.start) {
+            Body::Pieces(mut own) => {
+                own.reverse();
+                pieces.append(&mut own);
+            }
+            piece => pieces.push(piece),
+        }
+    }
+    pieces.reverse();
+    exchange.body = Body::Pieces(pieces);
 }

@@ -20,7 +20,7 @@ use crate::http::redirect;
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
 use crate::http::site::LocationId;
-use crate::message::{Method, Status};
+use crate::message::{Method, Status, write_etag};
 
 use super::spa;
 
@@ -243,46 +243,58 @@ fn unchecked_part(part: &[u8], path: &[u8]) -> u32 {
 
 /// Serves a regular file; a folder without a slash is redirected to; other methods than GET and HEAD are refused.
 pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
+    match found(exchange, context, answer) {
+        Ok(file) => {
+            exchange.respond_with_file(context, file);
+            Flow::Respond
+        }
+        Err(flow) => flow,
+    }
+}
+
+/// The regular file that the URI names, opened; or what else is to be done.
+pub fn found(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    answer: Option<Answer>,
+) -> Result<FileInfo, Flow> {
     match answer {
         None => {
             let method = exchange.method();
             if !matches!(method, Method::Get | Method::Head | Method::Post) {
-                return Flow::Status(Status::METHOD_NOT_ALLOWED);
+                return Err(Flow::Status(Status::METHOD_NOT_ALLOWED));
             }
             if exchange.uri.ends_with(b"/") {
-                return Flow::Next;
+                return Err(Flow::Next);
             }
-            if let Err(status) = exchange.map_uri_to_path(context) {
-                return Flow::Status(status);
-            }
+            exchange.map_uri_to_path(context).map_err(Flow::Status)?;
             exchange.apply_symlink_rules(context);
             match exchange.take_opened(context) {
-                Some(file) => serve(exchange, context, file),
-                None => Flow::Need(Need::File(Want::Open)),
+                Some(file) => judge(exchange, context, file),
+                None => Err(Flow::Need(Need::File(Want::Open))),
             }
         }
-        Some(Answer::File(FileAnswer::Found(file))) => serve(exchange, context, file),
-        Some(Answer::File(FileAnswer::Failed(failure))) => refuse(exchange, context, failure),
-        Some(_) => Flow::Status(Status::INTERNAL_SERVER_ERROR),
+        Some(Answer::File(FileAnswer::Found(file))) => judge(exchange, context, file),
+        Some(Answer::File(FileAnswer::Failed(failure))) => Err(refuse(exchange, context, failure)),
+        Some(_) => Err(Flow::Status(Status::INTERNAL_SERVER_ERROR)),
     }
 }
 
-fn serve(exchange: &mut Exchange, context: &mut Context, file: FileInfo) -> Flow {
+fn judge(exchange: &mut Exchange, context: &mut Context, file: FileInfo) -> Result<FileInfo, Flow> {
     match file.kind {
-        FileKind::Directory => return redirect::add_slash(exchange, context),
+        FileKind::Directory => return Err(redirect::add_slash(exchange, context)),
         FileKind::Other => {
             let path = String::from_utf8_lossy(&exchange.path).into_owned();
             exchange.log(context, Level::Crit, format_args!("\"{path}\" is not a regular file"));
-            return Flow::Status(Status::NOT_FOUND);
+            return Err(Flow::Status(Status::NOT_FOUND));
         }
         FileKind::File => {}
     }
     // nginx checks the method only here: a POST to a folder is redirected, one to a file is 405.
     if exchange.method() == Method::Post {
-        return Flow::Status(Status::METHOD_NOT_ALLOWED);
+        return Err(Flow::Status(Status::METHOD_NOT_ALLOWED));
     }
-    exchange.respond_with_file(context, file);
-    Flow::Respond
+    Ok(file)
 }
 
 impl Exchange {
@@ -309,6 +321,20 @@ impl Exchange {
         }
         self.allow_ranges = true;
         self.body = Body::File(FileRange { handle, offset: 0, length: file.size });
+    }
+}
+
+impl Exchange {
+    /// Makes pieces (in reverse) of a file that is the response already the body; the ETag goes by their length.
+    pub fn respond_with_pieces(&mut self, context: &mut Context, pieces: Vec<Body>, modified_secs: i64) {
+        self.body = Body::Pieces(pieces);
+        let length = self.body.len();
+        self.response.set_content_length(length);
+        if context.site.settings(self.location).static_files.etag {
+            let mut etag = Vec::new();
+            write_etag(modified_secs, length, &mut etag);
+            self.response.set_etag(&etag);
+        }
     }
 }
 

@@ -9,7 +9,7 @@
 //! - [`request_body`]: bodies that are asked for;
 //! - [`passing`]: requests that are passed on to an upstream;
 //! - [`tunnel`]: bytes both ways;
-//! - [`pipe`]: subrequests;
+//! - [`pipe`]: what subrequests write to;
 //! - [`transport`], [`tls`], [`wire`], [`h2`], [`lane`]: what is under all that: sockets, encryption, protocols;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 

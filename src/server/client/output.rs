@@ -3,6 +3,8 @@
 //! Order on the wire: what an earlier turn could not send (`Client::unsent`), what this turn has gathered
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
+mod filtering;
+
 use std::io::IoSlice;
 use std::os::fd::AsFd;
 
@@ -26,6 +28,7 @@ use crate::server::worker::resources::Resources;
 use super::lane::Lane;
 use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
+use filtering::Filtering;
 
 /// Bodies up to so many bytes are copied behind their head, so that one `send` takes both (and several pipelined
 /// responses). For 16 KiB that costs 0.68 of nginx's CPU, two elements of `writev` 0.73, `sendfile` 0.78.
@@ -67,6 +70,8 @@ pub struct Output {
     sendfile: bool,
     /// The upstream is waited for.
     starved: bool,
+    /// What the body passes through on its way.
+    filtering: Option<Box<Filtering>>,
 }
 
 /// `limit_rate`.
@@ -119,6 +124,7 @@ impl Client {
         let site = exchange.site.clone();
         let settings = site.settings(exchange.location);
         let trailers = crate::http::modules::headers::has_trailers(exchange) || exchange.passes_trailers();
+        let filtering = filtering::prepare(exchange, res);
         let switches = matches!(exchange.body, Body::Upstream(_)) && exchange.is_switched();
         let options = RespondOptions {
             date: res.env.dates.http_date(),
@@ -154,6 +160,7 @@ impl Client {
             trailers,
             sendfile: settings.core.sendfile,
             began_ms: res.env.now.monotonic_ms,
+            filtering,
             ..Output::default()
         };
         active.waiting = if switches { Waiting::Tunnel } else { Waiting::Output };
@@ -166,6 +173,9 @@ impl Client {
         active.output.delayed_until_ms = None;
         active.output.starved = false;
         let pumped = match active.output.is_upstream() {
+            _ if active.output.filtering.is_some() && !self.flags.gone => {
+                self.pump_filtered(&mut active, key, res)
+            }
             true => self.pump_upstream(&mut active, key, res),
             false => self.pump_body(&mut active, key, res),
         };
@@ -588,6 +598,7 @@ fn memory_of(piece: &Body) -> Option<&[u8]> {
         Body::Empty | Body::Pieces(_) | Body::Upstream(_) => Some(b""),
         Body::Static(bytes) => Some(bytes),
         Body::Bytes(bytes) => Some(bytes),
+        Body::Shared { bytes, offset } => Some(&bytes[*offset..]),
         Body::File(range) => {
             let content = range.handle.content()?;
             content.get(range.offset as usize..(range.offset + range.length) as usize)
@@ -682,6 +693,7 @@ impl Output {
         };
         match piece {
             Body::Static(bytes) => *bytes = &bytes[count as usize..],
+            Body::Shared { offset, .. } => *offset += count as usize,
             Body::Bytes(bytes) => {
                 self.sent_of_piece += count as usize;
                 if self.sent_of_piece == bytes.len() {

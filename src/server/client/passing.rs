@@ -338,7 +338,7 @@ impl Client {
 
     /// Keeps the little that was gathered until more of the body comes: upstreams often send a head and a short body in
     /// two packets, which need not be two for the client as well. nginx does the same (`postpone_output`).
-    fn postpone(&mut self, res: &mut Resources) -> bool {
+    pub(super) fn postpone(&mut self, res: &mut Resources) -> bool {
         let little = self.lane().is_none() && self.unsent.len() + res.out.len() < POSTPONED_BYTES;
         if little {
             match self.transport.plain() {

@@ -474,6 +474,19 @@ impl Client {
                     }
                 }
             }
+            Need::Read => {
+                let Some(range) = active.exchange.reading.take() else { return Some(Answer::Read(None)) };
+                match res.read_some(&range) {
+                    Some(bytes) => Some(Answer::Read(Some(bytes))),
+                    None => match res.files.read(&range.handle, range.offset, range.length as usize) {
+                        Ok(job) => {
+                            self.await_job(active, job, key, res);
+                            None
+                        }
+                        Err(_) => Some(Answer::Read(None)),
+                    },
+                }
+            }
             Need::Password => self.ask_password(active, key, res).map(Answer::Password),
             Need::Change => self.ask_change(active, key, res).map(|failure| Answer::Change(Err(failure))),
             Need::Delay(ms) => {
@@ -623,6 +636,7 @@ impl Client {
             Completion::Opened(answer) => Answer::File(answer),
             Completion::Listed(listing) => Answer::Directory(listing),
             Completion::Changed(result) => Answer::Change(result),
+            Completion::Read(read) => Answer::Read(read.ok().map(|bytes| bytes.to_vec())),
             Completion::Password(checked) => {
                 if let Some(question) = active.exchange.notes.password.as_deref() {
                     res.passwords.remember(question, &checked, res.env.now.monotonic_ms);

@@ -17,6 +17,7 @@
 
 mod changes;
 mod directory;
+mod identity;
 mod jobs;
 mod opened;
 mod opening;
@@ -38,6 +39,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 pub use directory::MAX_DIRECTORY_ENTRIES;
+pub use identity::{FileIdentity, is_unchanged};
 pub use jobs::ReadBuffer;
 pub use publication::Publication;
 pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};

@@ -10,12 +10,15 @@ use crate::base::wheel::TimerWheel;
 use crate::http::body::Body;
 use crate::http::context::Env;
 use crate::http::exchange::Exchange;
+use crate::http::file::FileRange;
 use crate::http::modules::request_body::TempPath;
 use crate::http::site::{AddressId, LocationId, SiteHandle};
 use crate::message::RequestHead;
 use crate::server::client::h2::{Newborn, SharedMux};
 use crate::server::client::pipe::NewSubrequest;
 use crate::server::client::{Active, Client, ClientKey};
+use crate::server::compressed::CompressedForms;
+use crate::server::files::{Copied, Warmth, read_range};
 use crate::server::files::{Files, TemporaryFolder};
 use crate::server::names::{Names, Ticket};
 use crate::server::passwords::Passwords;
@@ -51,6 +54,8 @@ pub struct Resources {
     pub env: Env,
     /// The caches of files.
     pub files: Files,
+    /// Compressed forms of files.
+    pub compressed: CompressedForms,
     /// Right passwords of the last moments.
     pub passwords: Passwords,
     /// What `recv` writes to. An idle connection owns no buffer.
@@ -128,6 +133,7 @@ impl Resources {
             registry,
             site,
             files,
+            compressed: CompressedForms::default(),
             passwords: Passwords::default(),
             input: vec![0; INPUT_BYTES],
             out: Vec::with_capacity(2 * OUT_BYTES),
@@ -159,6 +165,16 @@ impl Resources {
             current_socket,
             counters: shared.counters.join(),
             env,
+        }
+    }
+
+    /// What one call reads of a file without waiting for the disk; `None` if that is nothing.
+    pub fn read_some(&mut self, range: &FileRange) -> Option<Vec<u8>> {
+        let want = usize::try_from(range.length).unwrap_or(usize::MAX).min(self.copy.len());
+        match read_range(&range.handle, range.offset, &mut self.copy[..want], Warmth::Unknown) {
+            Ok(Copied::Bytes(count)) => Some(self.copy[..count].to_vec()),
+            Ok(Copied::Truncated) => Some(Vec::new()),
+            Ok(Copied::Cold) | Err(_) => None,
         }
     }
 

@@ -1,0 +1,441 @@
+//! A body on its way through filters: source, chain, encoder.
+//!
+//! What is in memory and small is filtered whole before the head goes out, so that its length is known; compressed files
+//! are kept in that form ([`crate::server::compressed`]). Everything else is pulled through the chain piece by piece, as
+//! the socket takes it; when an upstream pauses, what it has said so far goes out. A turn takes no more input than its
+//! most costly filter works through in a millisecond or two; then other connections have theirs.
+
+use std::rc::Rc;
+
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use crate::base::level::Level;
+use crate::http::body::Body;
+use crate::http::body_filters::{BodyFilter, Chain, FilterFailure, FilterSpec, Progress, Signal};
+use crate::http::exchange::Exchange;
+use crate::server::client::{Active, Client, ClientKey};
+use crate::server::compressed::{FormKey, LARGEST_FORM};
+use crate::server::files::{Copied, FileIdentity, TURN_BYTES, Warmth, is_unchanged, read_range};
+use crate::server::relay::inbound::Front;
+use crate::server::relay::{Fill, Relay};
+use crate::server::worker::resources::Resources;
+
+use super::{COPY_MAX, Output, Pumped, memory_of};
+
+/// Output is gathered up to so many bytes before it is sent.
+const GATHER_BYTES: usize = 32 * 1024;
+
+/// See the module's documentation.
+pub struct Filtering {
+    chain: Chain,
+    /// Bytes of input that one turn takes.
+    turn_bytes: usize,
+    /// What came out and was not sent yet, from `sent` on.
+    out: Vec<u8>,
+    sent: usize,
+    /// The chain has no more to say.
+    is_done: bool,
+    compresses: bool,
+    taken_bytes: u64,
+    made_bytes: u64,
+    /// The form that is kept when it is whole.
+    form: Option<(FormKey, Vec<u8>)>,
+}
+
+impl std::fmt::Debug for Filtering {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filtering").field("taken", &self.taken_bytes).finish_non_exhaustive()
+    }
+}
+
+/// Gets the response's body ready to be filtered. What can be filtered at once becomes another body, with its length.
+pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filtering>> {
+    if exchange.body_filters.is_empty() || exchange.is_head() || exchange.response.status.forbids_content() {
+        return None;
+    }
+    let specs = std::mem::take(&mut exchange.body_filters);
+    let key = form_key(&specs, &exchange.body);
+    if let Some(form) = key.and_then(|key| res.compressed.find(&key)) {
+        exchange.notes.compress.ratio = (exchange.body.len(), form.len() as u64);
+        respond_with(exchange, form);
+        return None;
+    }
+    let length = match &exchange.body {
+        Body::Upstream(length) => *length,
+        body => Some(body.len()),
+    };
+    let turn_bytes = specs.iter().map(FilterSpec::turn_bytes).min().unwrap_or(TURN_BYTES);
+    let mut filtering = Box::new(Filtering {
+        chain: Chain::new(&specs, length),
+        turn_bytes,
+        out: Vec::new(),
+        sent: 0,
+        is_done: false,
+        compresses: specs.iter().any(|spec| matches!(spec, FilterSpec::Compress(_))),
+        taken_bytes: 0,
+        made_bytes: 0,
+        form: None,
+    });
+    if !matches!(exchange.body, Body::Upstream(_))
+        && exchange.body.len() <= turn_bytes as u64
+        && let Some(bytes) = memory_of(&exchange.body)
+        && !matches!(exchange.body, Body::Pieces(_))
+    {
+        match filtering.take_all(bytes) {
+            Ok(()) => {
+                filtering.note_ratio(exchange);
+                let form: Rc<[u8]> = filtering.out.into();
+                if let Some(key) = key {
+                    res.compressed.keep(key, form.clone());
+                }
+                respond_with(exchange, form);
+                return None;
+            }
+            // Nothing was sent: the client learns of it as of any other body that breaks off.
+            Err(_) => filtering.restart(&specs, length),
+        }
+    }
+    filtering.form = key
+        .filter(|_| match &exchange.body {
+            Body::File(range) => is_unchanged(&range.handle, res.env.now.into()),
+            _ => false,
+        })
+        .map(|key| (key, Vec::new()));
+    Some(filtering)
+}
+
+/// Makes a form the body, with its length.
+fn respond_with(exchange: &mut Exchange, form: Rc<[u8]>) {
+    exchange.response.set_content_length(form.len() as u64);
+    exchange.body = Body::Shared { bytes: form, offset: 0 };
+}
+
+/// The key of a file's compressed form, where the body is a whole file that is compressed and nothing else.
+fn form_key(specs: &[FilterSpec], body: &Body) -> Option<FormKey> {
+    let ([FilterSpec::Compress(compression)], Body::File(range)) = (specs, body) else { return None };
+    let file = FileIdentity::of(&range.handle)?;
+    (range.offset == 0 && range.length == file.size()).then_some(FormKey { file, compression: *compression })
+}
+
+/// Where the next input comes from, and what became of the try to get it.
+enum Taken {
+    /// Some was taken.
+    Some,
+    /// The chain is done, or its output has no room.
+    Stopped,
+    /// The upstream has nothing to say now.
+    Paused,
+    /// The pool reads.
+    Reading,
+    /// The body breaks off.
+    Broken,
+}
+
+impl Filtering {
+    fn restart(&mut self, specs: &[FilterSpec], length: Option<u64>) {
+        self.chain = Chain::new(specs, length);
+        self.out.clear();
+        self.is_done = false;
+        (self.taken_bytes, self.made_bytes) = (0, 0);
+    }
+
+    fn rest(&self) -> &[u8] {
+        &self.out[self.sent..]
+    }
+
+    /// Feeds all of a body.
+    fn take_all(&mut self, mut input: &[u8]) -> Result<(), FilterFailure> {
+        while !self.is_done {
+            self.feed(&mut input, Signal::Last, GATHER_BYTES)?;
+        }
+        Ok(())
+    }
+
+    fn feed(&mut self, input: &mut &[u8], signal: Signal, room: usize) -> Result<Progress, FilterFailure> {
+        let (before, length) = (input.len(), self.out.len());
+        let progress = self.chain.filter(input, signal, &mut self.out, room)?;
+        self.is_done = progress == Progress::Done;
+        self.taken_bytes += (before - input.len()) as u64;
+        self.made_bytes += (self.out.len() - length) as u64;
+        if let Some((_, form)) = &mut self.form {
+            form.extend_from_slice(&self.out[length..]);
+            if form.len() > LARGEST_FORM {
+                self.form = None;
+            }
+        }
+        Ok(progress)
+    }
+
+    fn note_ratio(&self, exchange: &mut Exchange) {
+        if self.compresses {
+            exchange.notes.compress.ratio = (self.taken_bytes, self.made_bytes);
+        }
+    }
+}
+
+impl Client {
+    /// Pulls the body through its filters and sends what comes out.
+    pub(super) fn pump_filtered(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Pumped, Errno> {
+        let Some(mut filtering) = active.output.filtering.take() else { return Ok(Pumped::Broken) };
+        let pumped = self.pump_through(&mut filtering, active, key, res);
+        match pumped {
+            Ok(Pumped::Done) => {
+                filtering.note_ratio(&mut active.exchange);
+                if let Some((key, form)) = filtering.form.take()
+                    && let Body::File(range) = &active.output.body
+                    && is_unchanged(&range.handle, res.env.now.into())
+                {
+                    res.compressed.keep(key, form.into());
+                }
+                active.output.body = Body::Empty;
+            }
+            Err(_) if active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client()) => {
+                // For the upstream's sake alone.
+                self.flags.gone = true;
+                res.out.clear();
+                self.unsent = Vec::new();
+                return self.pump_upstream(active, key, res);
+            }
+            _ => active.output.filtering = Some(filtering),
+        }
+        pumped
+    }
+
+    fn pump_through(
+        &mut self,
+        filtering: &mut Filtering,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Pumped, Errno> {
+        let mut work = filtering.turn_bytes.min(self.turn_bytes() as usize);
+        loop {
+            if let Some(stopped) = self.send_filtered(filtering, active, key, res)? {
+                return Ok(stopped);
+            }
+            if filtering.is_done {
+                return Ok(Pumped::Done);
+            }
+            if work == 0 {
+                return Ok(Pumped::Spent);
+            }
+            let mut stopped = Taken::Some;
+            while work > 0 && matches!(stopped, Taken::Some) {
+                let before = filtering.taken_bytes;
+                stopped = match take_some(filtering, active, work, key, res) {
+                    Ok(taken) => taken,
+                    Err(FilterFailure(why)) => {
+                        let message = format_args!("{why} while filtering the response");
+                        active.exchange.log_in_scope(&mut res.env, Level::Error, message);
+                        Taken::Broken
+                    }
+                };
+                work = work.saturating_sub((filtering.taken_bytes - before) as usize);
+            }
+            match stopped {
+                Taken::Reading => {
+                    self.flush(res)?;
+                    return Ok(Pumped::Reading);
+                }
+                Taken::Broken => {
+                    // What came out is the client's; that it is not all, it sees by the end.
+                    self.send_filtered(filtering, active, key, res)?;
+                    let _ = self.flush(res);
+                    self.flags.reset |= active.output.is_until_close();
+                    return Ok(Pumped::Broken);
+                }
+                Taken::Paused if filtering.rest().is_empty() => return self.wait_for_upstream(active, res),
+                Taken::Some | Taken::Stopped | Taken::Paused => {}
+            }
+        }
+    }
+
+    /// The upstream has nothing to say, and all that it said is out.
+    fn wait_for_upstream(&mut self, active: &mut Active, res: &mut Resources) -> Result<Pumped, Errno> {
+        let Active { exchange, relay: Some(relay), .. } = active else { return Ok(Pumped::Broken) };
+        relay.await_body(exchange, res.env.now.monotonic_ms);
+        if relay.may_postpone(exchange) && self.postpone(res) {
+            return Ok(Pumped::Starved);
+        }
+        Ok(if self.flush(res)? { Pumped::Starved } else { Pumped::Blocked })
+    }
+
+    /// Sends or gathers what came out of the filters; says what stopped it before the end.
+    fn send_filtered(
+        &mut self,
+        filtering: &mut Filtering,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Option<Pumped>, Errno> {
+        let Active { exchange, output, relay, .. } = active;
+        while !filtering.rest().is_empty() {
+            let mut most = filtering.rest().len() as u64;
+            if let Some(wait_ms) = output.limit_rate(&mut most, res.env.now.monotonic_ms) {
+                absorb(relay, exchange, key, res);
+                return Ok(Some(if self.flush(res)? { Pumped::Delayed(wait_ms) } else { Pumped::Blocked }));
+            }
+            most = output.begin_chunk_of(most, &mut res.out);
+            let bytes = &filtering.out[filtering.sent..][..most as usize];
+            let sent = if most <= COPY_MAX && self.may_gather(res) {
+                res.out.extend_from_slice(bytes);
+                bytes.len()
+            } else {
+                self.send_with(bytes, SendFlags::NOSIGNAL, res)?
+            };
+            if sent == 0 {
+                absorb(relay, exchange, key, res);
+                return Ok(Some(Pumped::Blocked));
+            }
+            filtering.sent += sent;
+            output.note_sent(sent as u64, exchange, &mut res.out);
+        }
+        filtering.out.clear();
+        filtering.sent = 0;
+        Ok(None)
+    }
+}
+
+/// Lets the upstream go on while the client takes nothing.
+fn absorb(relay: &mut Option<Box<Relay>>, exchange: &mut Exchange, key: ClientKey, res: &mut Resources) {
+    if let Some(relay) = relay {
+        relay.absorb(exchange, key, res);
+    }
+}
+
+/// Feeds the chain with the next piece of at most `work` bytes.
+fn take_some(
+    filtering: &mut Filtering,
+    active: &mut Active,
+    work: usize,
+    key: ClientKey,
+    res: &mut Resources,
+) -> Result<Taken, FilterFailure> {
+    let room = GATHER_BYTES.saturating_sub(filtering.out.len());
+    if room == 0 || filtering.is_done {
+        return Ok(Taken::Stopped);
+    }
+    if active.output.is_upstream() {
+        return take_from_upstream(filtering, active, work, room, key, res);
+    }
+    let Active { exchange, output, .. } = active;
+    if output.body_is_out() {
+        filtering.feed(&mut &[][..], Signal::Last, room)?;
+        return Ok(Taken::Some);
+    }
+    let skip = output.sent_of_piece;
+    let piece = output.first_piece();
+    if let Some(bytes) = memory_of(piece) {
+        let end = bytes.len().min(skip + work);
+        let mut input = &bytes[skip..end];
+        let before = input.len();
+        filtering.feed(&mut input, Signal::More, room)?;
+        let taken = before - input.len();
+        output.consume(taken as u64);
+        return Ok(Taken::Some);
+    }
+    let Body::File(range) = piece else { return Ok(Taken::Broken) };
+    let range = range.clone();
+    let want = usize::try_from(range.length).unwrap_or(usize::MAX).min(work);
+    if let Some((offset, buffer)) = &output.read
+        && *offset <= range.offset
+        && range.offset < *offset + buffer.len() as u64
+    {
+        let bytes = &buffer[(range.offset - *offset) as usize..];
+        let mut input = &bytes[..bytes.len().min(want)];
+        let before = input.len();
+        filtering.feed(&mut input, Signal::More, room)?;
+        let taken = before - input.len();
+        output.consume(taken as u64);
+        return Ok(Taken::Some);
+    }
+    output.read = None;
+    let mut buffer = std::mem::take(&mut res.copy);
+    let want = want.min(buffer.len());
+    let taken = match read_range(&range.handle, range.offset, &mut buffer[..want], Warmth::Unknown) {
+        Ok(Copied::Bytes(count)) => {
+            let mut input = &buffer[..count];
+            filtering.feed(&mut input, Signal::More, room).map(|_| {
+                output.consume((count - input.len()) as u64);
+                Taken::Some
+            })
+        }
+        Ok(Copied::Truncated) => {
+            exchange.log_truncated(&mut res.env);
+            Ok(Taken::Broken)
+        }
+        Ok(Copied::Cold) | Err(_) => {
+            Ok(match res.files.read(&range.handle, range.offset, TURN_BYTES.min(range.length as usize)) {
+                Ok(job) => {
+                    res.jobs.insert(job, key);
+                    output.job = Some(job);
+                    Taken::Reading
+                }
+                Err(_) => Taken::Broken,
+            })
+        }
+    };
+    res.copy = buffer;
+    taken
+}
+
+fn take_from_upstream(
+    filtering: &mut Filtering,
+    active: &mut Active,
+    work: usize,
+    room: usize,
+    key: ClientKey,
+    res: &mut Resources,
+) -> Result<Taken, FilterFailure> {
+    let Active { exchange, relay: Some(relay), .. } = active else { return Ok(Taken::Broken) };
+    let length = relay.inbound.front_len();
+    if length == 0 {
+        return match relay.fill(exchange, key, res) {
+            Fill::Ready => Ok(Taken::Some),
+            Fill::Complete => filtering.feed(&mut &[][..], Signal::Last, room).map(|_| Taken::Some),
+            Fill::Broken => Ok(Taken::Broken),
+            Fill::Waiting => filtering.feed(&mut &[][..], Signal::Flush, room).map(|_| Taken::Paused),
+        };
+    }
+    let want = usize::try_from(length).unwrap_or(usize::MAX).min(work);
+    let taken = match relay.inbound.front() {
+        Front::Empty => return Ok(Taken::Paused),
+        Front::Memory(bytes) => {
+            let mut input = &bytes[..want];
+            filtering.feed(&mut input, Signal::More, room)?;
+            want - input.len()
+        }
+        Front::File(file, offset, _) => {
+            let mut buffer = std::mem::take(&mut res.copy);
+            let want = want.min(buffer.len());
+            // Written a moment ago: as a rule it is in the page cache.
+            let read = rustix::io::pread(file, &mut buffer[..want], offset);
+            let fed = match read {
+                Ok(count) if count > 0 => {
+                    let mut input = &buffer[..count];
+                    filtering.feed(&mut input, Signal::More, room).map(|_| Some(count - input.len()))
+                }
+                _ => Ok(None),
+            };
+            res.copy = buffer;
+            match fed? {
+                Some(taken) => taken,
+                None => return Ok(Taken::Broken),
+            }
+        }
+    };
+    relay.inbound.consume(taken as u64);
+    Ok(Taken::Some)
+}
+
+impl Output {
+    fn body_is_out(&self) -> bool {
+        self.body.is_empty()
+    }
+}
