@@ -86,7 +86,7 @@ struct Link {
 impl Link {
     fn new(config: &Arc<ServerTlsConfig>, client: &ClientTlsConfig, name: &str) -> Link {
         let mut to_server = Vec::new();
-        let client = ClientTls::start(client, name, &mut to_server).unwrap();
+        let client = ClientTls::start(client, "peer", name, &mut to_server).unwrap();
         Link {
             server: ServerTls::new(),
             client,
@@ -381,7 +381,7 @@ fn upstreams_are_believed_only_with_chain_and_name() {
         options.trust = None;
         assert_eq!(connect(options, name), Ok(()), "without verification any name will do");
     }
-    assert!(ClientTls::start(&client_config(client_options()), "not a name", &mut Vec::new()).is_err());
+    assert!(ClientTls::start(&client_config(client_options()), "peer", "not a name", &mut Vec::new()).is_err());
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! `proxy_ssl_*`: TLS to the upstreams of `proxy_pass https://...`.
+
+use std::sync::Arc;
+
+use crate::conf::directive::{Arity, Call, Complaint};
+use crate::conf::source::{IncludeId, Span};
+use crate::conf::template::Template;
+use crate::http::build::Scope;
+use crate::http::build::arguments::{flag, number};
+use crate::http::context::Context;
+use crate::http::exchange::Exchange;
+use crate::http::modules::passing::{TlsPlan, TlsSlot};
+use crate::http::modules::ssl::{
+    self, CertificateCache, Commands, FileText, certificate_cache, ciphers, conf_command, protocols,
+};
+use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
+use crate::http::settings::settings;
+use crate::http::upstream_call::CallTls;
+use crate::message::Status;
+use crate::proto::tls::{Primitives, Suite, Versions};
+
+settings! {
+    module proxy_ssl;
+    fields {
+        /// The certificate that upstreams are shown which ask for one: a file with its chain.
+        certificate: Option<FileText> = None, inherit;
+            "proxy_ssl_certificate" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", once file_text;
+        /// How long certificates whose names have variables are kept.
+        certificate_cache: Option<CertificateCache> = None, inherit;
+            "proxy_ssl_certificate_cache" HTTP_SERVER_LOCATION, Arity::between(1, 3), default "off", once certificate_cache;
+        /// The key of the certificate.
+        key: Option<FileText> = None, inherit;
+            "proxy_ssl_certificate_key" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", once file_text;
+        /// The cipher suites of TLS 1.2.
+        ciphers: Option<Arc<[Suite]>> = None, inherit;
+            "proxy_ssl_ciphers" HTTP_SERVER_LOCATION, Arity::exactly(1), default "DEFAULT", once ciphers;
+        /// Commands of OpenSSL's configuration that have a counterpart here.
+        commands: Commands = Commands::default(), inherit;
+            "proxy_ssl_conf_command" HTTP_SERVER_LOCATION, Arity::exactly(2), default "", with conf_command;
+        /// Lists of revoked certificates.
+        crl: Option<FileText> = None, inherit;
+            "proxy_ssl_crl" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", once file;
+        /// The name that the upstream's certificate has to be for, and that is told to it.
+        name: Option<Template> = None, inherit;
+            "proxy_ssl_name" HTTP_SERVER_LOCATION, Arity::exactly(1), default "$proxy_host", once name;
+        /// Passwords of the key, one on each line.
+        password_file: Option<FileText> = None, inherit;
+            "proxy_ssl_password_file" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", once file;
+        /// Versions of the protocol.
+        protocols: Versions = Versions::DEFAULT, inherit;
+            "proxy_ssl_protocols" HTTP_SERVER_LOCATION, Arity::at_least(1), default "TLSv1.2 TLSv1.3", once protocols;
+        /// Whether the name is told to the upstream (SNI).
+        send_name: bool = false, inherit;
+            "proxy_ssl_server_name" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", once flag;
+        /// Whether sessions are taken up again.
+        reuse_sessions: bool = true, inherit;
+            "proxy_ssl_session_reuse" HTTP_SERVER_LOCATION, Arity::FLAG, default "on", once flag;
+        /// The authorities whose upstreams are believed.
+        trusted: Option<FileText> = None, inherit;
+            "proxy_ssl_trusted_certificate" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", once file;
+        /// Whether upstreams' certificates are checked.
+        verify: Placed = Placed::default(), inherit;
+            "proxy_ssl_verify" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", once verify;
+        /// Most certificates between an upstream's and a trusted one.
+        verify_depth: u64 = 1, inherit;
+            "proxy_ssl_verify_depth" HTTP_SERVER_LOCATION, Arity::exactly(1), default "1", once number;
+    }
+    frozen {
+        /// What is made of the rest where requests may need it.
+        tls: TlsSlot = TlsSlot::default();
+    }
+    plain {
+        /// Not built: keys of connections are not written to files.
+        "proxy_ssl_key_log" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", no_key_log;
+    }
+}
+
+/// A flag and where it was turned on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Placed(Option<(Span, IncludeId)>);
+
+/// An empty name takes back what an outer scope says.
+fn unless_empty(file: FileText) -> Option<FileText> {
+    (!file.template.is_empty()).then_some(file)
+}
+
+fn file_text(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
+    ssl::file_text(scope, call).map(unless_empty)
+}
+
+fn file(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
+    Ok(ssl::file(scope, call)?.and_then(unless_empty))
+}
+
+fn name(scope: &mut Scope, call: &Call) -> Result<Option<Template>, Complaint> {
+    scope.builder.template(call.arg(0)).map(Some)
+}
+
+fn verify(scope: &mut Scope, call: &Call) -> Result<Placed, Complaint> {
+    Ok(Placed(flag(scope, call)?.then_some((call.span(), call.directive.include))))
+}
+
+fn no_key_log(_: &mut Scope, call: &Call) -> Result<(), Complaint> {
+    let message = format!("\"{}\" is not built into thalweg: keys of connections are not written to files", call.name());
+    Err(Complaint::new(message).help("let the upstream write them"))
+}
+
+impl Settings {
+    /// What is to be made of the settings; `place` is a directive to point at.
+    pub fn plan(&self, place: (Span, IncludeId)) -> TlsPlan {
+        let mut primitives = Primitives { versions: self.protocols, ..Primitives::default() };
+        if let Some(suites) = &self.ciphers {
+            primitives.suites_1_2 = suites.to_vec();
+        }
+        self.commands.apply(&mut primitives);
+        TlsPlan {
+            prefix: "proxy",
+            primitives,
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            passwords: self.password_file.clone(),
+            cache: self.certificate_cache,
+            verify: self.verify.0,
+            depth: self.verify_depth,
+            trusted: self.trusted.clone(),
+            crl: self.crl.clone(),
+            send_name: self.send_name,
+            reuse_sessions: self.reuse_sessions,
+            protocols: Vec::new(),
+            place,
+        }
+    }
+
+    /// TLS for one request to `host` (as `$proxy_host` shows it).
+    ///
+    /// # Errors
+    /// What to answer: there is none, which the configuration's errors told of.
+    pub fn call(
+        &self,
+        exchange: &mut Exchange,
+        context: &mut Context,
+        host: &[u8],
+    ) -> Result<Arc<CallTls>, Status> {
+        debug_assert!(self.tls.get().is_some(), "a site without the TLS that it needs is none");
+        let tls = self.tls.get().ok_or(Status::INTERNAL_SERVER_ERROR)?;
+        let name: Box<str> = match &self.name {
+            None => bare_name(host),
+            Some(template) => exchange.with_rendered(template, context, |_, _, text| bare_name(text)),
+        };
+        let pair = tls.render(exchange, context);
+        Ok(Arc::new(CallTls { tls: Arc::clone(tls), name, pair }))
+    }
+}
+
+/// A host without its port.
+fn bare_name(host: &[u8]) -> Box<str> {
+    let from = match host {
+        [b'[', ..] => memchr::memchr(b']', host).unwrap_or(0),
+        _ => 0,
+    };
+    let end = memchr::memchr(b':', &host[from..]).map_or(host.len(), |at| from + at);
+    String::from_utf8_lossy(&host[..end]).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bare_name;
+
+    #[test]
+    fn names_lose_their_ports() {
+        for (host, name) in [
+            ("a", "a"),
+            ("a:443", "a"),
+            ("[::1]", "[::1]"),
+            ("[::1]:443", "[::1]"),
+            ("[::1", "["),
+            ("", ""),
+            (":", ""),
+        ] {
+            assert_eq!(&*bare_name(host.as_bytes()), name, "{host}");
+        }
+    }
+}
