@@ -160,10 +160,12 @@ impl TlsLayer {
         buffer: &mut [u8],
         link: &mut Link,
     ) -> Result<Option<usize>, Errno> {
-        if self.taken == self.plaintext.len()
-            && let Some(end) = self.receive_more(socket, buffer, link)?
-        {
-            return Ok(end);
+        if self.taken == self.plaintext.len() {
+            self.plaintext.clear();
+            self.taken = 0;
+            if let Some(end) = self.receive_more(socket, buffer, link)? {
+                return Ok(end);
+            }
         }
         let count = (self.plaintext.len() - self.taken).min(buffer.len());
         buffer[..count].copy_from_slice(&self.plaintext[self.taken..self.taken + count]);
@@ -181,28 +183,41 @@ impl TlsLayer {
         buffer: &mut [u8],
         link: &mut Link,
     ) -> Result<Option<usize>, Errno> {
-        if self.taken == self.plaintext.len() {
+        let count = if self.taken < self.plaintext.len() {
+            let count = (self.plaintext.len() - self.taken).min(most);
+            memory.extend_from_slice(&self.plaintext[self.taken..self.taken + count]);
+            self.taken += count;
+            count
+        } else {
+            self.plaintext.clear();
+            self.taken = 0;
             let length = buffer.len().min(most.saturating_add(RECORD_MAX));
-            if let Some(end) = self.receive_more(socket, &mut buffer[..length], link)? {
+            let start = memory.len();
+            // It is decrypted where it belongs at once; what is too much stays here.
+            std::mem::swap(memory, &mut self.plaintext);
+            let end = self.receive_more(socket, &mut buffer[..length], link);
+            std::mem::swap(memory, &mut self.plaintext);
+            if let Some(end) = end? {
                 return Ok(end);
             }
-        }
-        let count = (self.plaintext.len() - self.taken).min(most);
-        memory.extend_from_slice(&self.plaintext[self.taken..self.taken + count]);
-        self.taken += count;
+            let count = (memory.len() - start).min(most);
+            self.plaintext.extend_from_slice(&memory[start + count..]);
+            memory.truncate(start + count);
+            count
+        };
         link.readable |= self.has_more();
         Ok(Some(count))
     }
 
-    /// Reads until something is decrypted; else says what to tell instead: nothing now, or the end.
+    /// Reads until something is decrypted behind what is in `plaintext`; else says what to tell instead: nothing now, or
+    /// the end.
     fn receive_more(
         &mut self,
         socket: BorrowedFd<'_>,
         buffer: &mut [u8],
         link: &mut Link,
     ) -> Result<Option<Option<usize>>, Errno> {
-        self.plaintext.clear();
-        self.taken = 0;
+        let start = self.plaintext.len();
         for _ in 0..EMPTY_READS_MAX {
             if self.error.is_some() {
                 return Err(Errno::PROTO);
@@ -223,7 +238,7 @@ impl TlsLayer {
                 // Answers of TLS to TLS; an error will be seen by whoever sends next.
                 let _ = self.flush(socket);
             }
-            if !self.plaintext.is_empty() {
+            if self.plaintext.len() > start {
                 return Ok(None);
             }
             if !link.readable && self.end == End::Open && self.error.is_none() {
