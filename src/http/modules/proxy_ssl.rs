@@ -150,6 +150,14 @@ impl Settings {
         let pair = tls.render(exchange, context);
         Ok(Arc::new(CallTls { tls: Arc::clone(tls), name, pair }))
     }
+
+    /// TLS for health checks, which no request's variables are known for; a name that has some is `host`, and a
+    /// certificate that has some is left out.
+    pub fn probe(&self, host: &[u8]) -> Option<Arc<CallTls>> {
+        let literal = self.name.as_ref().and_then(Template::as_literal);
+        let name = bare_name(literal.unwrap_or(host));
+        self.tls.get().map(|tls| Arc::new(CallTls { tls: Arc::clone(tls), name, pair: None }))
+    }
 }
 
 /// A host without its port.

@@ -38,7 +38,7 @@ mod receiving;
 mod securing;
 mod sending;
 mod store;
-mod tls;
+pub mod tls;
 mod waiting;
 pub mod wire;
 
