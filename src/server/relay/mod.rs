@@ -63,6 +63,7 @@ use limit::Limit;
 use outbound::Outbound;
 use peers::{Choice, Choosing, Chosen};
 use receiving::Heading;
+use securing::Loading;
 use sending::Sending;
 use store::Store;
 
@@ -161,6 +162,8 @@ pub struct Relay {
     early: Vec<u8>,
     ending: Option<Ending>,
     creating: Option<JobId>,
+    /// Our certificate for the upstream, where it has to be read first.
+    loading: Loading,
     /// The copy that `proxy_store` asks for.
     store: Option<Store>,
     /// No copy is made, or not any more.
@@ -204,6 +207,7 @@ impl Relay {
             early: Vec::new(),
             ending: None,
             creating: None,
+            loading: Loading::default(),
             store: None,
             store_settled: false,
             publishing: None,
@@ -479,7 +483,7 @@ impl Relay {
     /// The owner gives up: the client has gone, or the response is made of something else.
     pub fn abandon(mut self: Box<Self>, exchange: &mut Exchange, res: &mut Resources) {
         self.stop_waiting(res);
-        for job in [self.creating.take(), self.publishing.take()].into_iter().flatten() {
+        for job in [self.creating.take(), self.publishing.take(), self.loading.cancel()].into_iter().flatten() {
             res.jobs.remove(&job);
             res.files.cancel(job);
         }

@@ -417,6 +417,9 @@ impl Relay {
             }
             return;
         }
+        if let Completion::UpstreamPair(loaded) = completion {
+            return self.take_pair(job, loaded, exchange, res.env.now.wall_secs);
+        }
         if self.creating != Some(job) {
             return;
         }

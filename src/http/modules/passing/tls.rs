@@ -2,7 +2,7 @@
 //! frozen configuration when the whole is read.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::conf::files::{FileError, Files};
 use crate::conf::source::{IncludeId, Span};
@@ -10,7 +10,7 @@ use crate::http::build::Builder;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::modules::ssl::{
-    CertificateCache, FileOrData, FileText, PairText, Problem, SiteTls, Sources, read_file, read_trust,
+    Cached, CertificateCache, FileOrData, FileText, PairCache, PairText, Problem, SiteTls, Sources, read_file, read_trust,
 };
 use crate::proto::tls::{ClientOptions, ClientTlsConfig, Pair, Primitives, TlsClock};
 
@@ -65,8 +65,8 @@ pub struct UpstreamTls {
     pub config: ClientTlsConfig,
     /// Certificate and key whose names have variables.
     dynamic: Option<Sources>,
-    /// How long those are kept.
-    pub cache: Option<CertificateCache>,
+    /// How long those are kept, and what is.
+    cache: Option<(CertificateCache, Mutex<PairCache<ClientTlsConfig>>)>,
     /// Folder that relative paths begin in.
     conf_prefix: Box<str>,
 }
@@ -85,6 +85,33 @@ impl UpstreamTls {
         // An empty name is no certificate, as in nginx.
         let is_empty = matches!(&pair.certificate, FileOrData::File(path) if **path == *self.conf_prefix);
         (!is_empty).then_some(pair)
+    }
+
+    /// The configuration with this pair, where it is kept (`proxy_ssl_certificate_cache`); `now` in seconds.
+    pub fn kept(&self, pair: &PairText, now: u64) -> Cached<ClientTlsConfig> {
+        match self.pairs() {
+            Some((limits, mut pairs)) => pairs.find(std::slice::from_ref(pair), now, limits),
+            None => Cached::Missing,
+        }
+    }
+
+    /// The files of a pair have not changed.
+    pub fn confirm(&self, pair: &PairText, now: u64) {
+        if let Some((_, mut pairs)) = self.pairs() {
+            pairs.confirm(std::slice::from_ref(pair), now);
+        }
+    }
+
+    /// Keeps what was made of files in this state, for as long as the configuration says.
+    pub fn keep(&self, pair: &PairText, config: &Arc<ClientTlsConfig>, state: u64, now: u64) {
+        if let Some((limits, mut pairs)) = self.pairs() {
+            pairs.keep(vec![pair.clone()], Arc::clone(config), state, now, limits);
+        }
+    }
+
+    fn pairs(&self) -> Option<(CertificateCache, MutexGuard<'_, PairCache<ClientTlsConfig>>)> {
+        let (limits, pairs) = self.cache.as_ref()?;
+        Some((*limits, pairs.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The configuration with this certificate and key (PEM).
@@ -203,7 +230,7 @@ impl TlsPlan {
             place: self.place,
             help: Some("the directives about protocols and ciphers leave nothing to speak"),
         })?;
-        Ok(UpstreamTls { config, dynamic, cache: self.cache, conf_prefix: conf_prefix.into() })
+        Ok(UpstreamTls { config, dynamic, cache: self.cache.map(|limits| (limits, Mutex::default())), conf_prefix: conf_prefix.into() })
     }
 
     /// Where our certificate comes from.
