@@ -80,11 +80,7 @@ impl PeerSessions {
         change(self.all.lock().of((Arc::clone(&self.peer), name)));
     }
 
-    fn look<T>(
-        &self,
-        name: &ServerName<'_>,
-        look: impl FnOnce(&mut Sessions) -> Option<T>,
-    ) -> Option<T> {
+    fn look<T>(&self, name: &ServerName<'_>, look: impl FnOnce(&mut Sessions) -> Option<T>) -> Option<T> {
         look(self.all.lock().peers.get_mut(&self.key(name))?)
     }
 }

@@ -381,7 +381,9 @@ fn upstreams_are_believed_only_with_chain_and_name() {
         options.trust = None;
         assert_eq!(connect(options, name), Ok(()), "without verification any name will do");
     }
-    assert!(ClientTls::start(&client_config(client_options()), "peer", "not a name", &mut Vec::new()).is_err());
+    assert!(
+        ClientTls::start(&client_config(client_options()), "peer", "not a name", &mut Vec::new()).is_err()
+    );
 }
 
 #[test]

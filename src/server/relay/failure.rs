@@ -84,10 +84,9 @@ impl Failure {
     /// The condition of `proxy_next_upstream` that it is; 0 for none.
     pub fn condition(self) -> u32 {
         match self {
-            Failure::ConnectTimeout
-            | Failure::TlsTimeout
-            | Failure::SendTimeout
-            | Failure::HeaderTimeout => conditions::TIMEOUT,
+            Failure::ConnectTimeout | Failure::TlsTimeout | Failure::SendTimeout | Failure::HeaderTimeout => {
+                conditions::TIMEOUT
+            }
             Failure::Response(ResponseFault::NothingCame | ResponseFault::HeaderTruncated)
             | Failure::ConnectRefused
             | Failure::ConnectFailed

@@ -483,7 +483,8 @@ impl Relay {
     /// The owner gives up: the client has gone, or the response is made of something else.
     pub fn abandon(mut self: Box<Self>, exchange: &mut Exchange, res: &mut Resources) {
         self.stop_waiting(res);
-        for job in [self.creating.take(), self.publishing.take(), self.loading.cancel()].into_iter().flatten() {
+        for job in [self.creating.take(), self.publishing.take(), self.loading.cancel()].into_iter().flatten()
+        {
             res.jobs.remove(&job);
             res.files.cancel(job);
         }
@@ -568,9 +569,7 @@ impl Relay {
         let conduct = &call.conduct;
         let patience = match self.state {
             State::Connecting | State::Securing => conduct.connect_timeout,
-            State::Heading if !run.is_sent() && !self.outbound.awaits_client() => {
-                conduct.send_timeout
-            }
+            State::Heading if !run.is_sent() && !self.outbound.awaits_client() => conduct.send_timeout,
             // A client that sends its body slowly has its own deadline; the upstream waits for it.
             State::Heading if !run.is_sent() => {
                 self.deadline_ms = u64::MAX;

@@ -107,7 +107,12 @@ impl Probes {
                 request.extend_from_slice(part);
             }
             let health = HealthChecks::new(plan.clone(), group, res.env.now.monotonic_ms);
-            self.checks.push(Check { health, conduct: location.settings.proxy.conduct.clone(), tls, request });
+            self.checks.push(Check {
+                health,
+                conduct: location.settings.proxy.conduct.clone(),
+                tls,
+                request,
+            });
         }
     }
 
@@ -150,12 +155,11 @@ impl Probes {
             let owner = Owner::Probe(place as u32);
             let layer = match tls {
                 None => None,
-                Some(tls) => Some(
-                    TlsLayer::start(tls, &tls.tls.config, peer.name()).map_err(std::io::Error::other)?,
-                ),
+                Some(tls) => {
+                    Some(TlsLayer::start(tls, &tls.tls.config, peer.name()).map_err(std::io::Error::other)?)
+                }
             };
-            let mut connection =
-                Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)?;
+            let mut connection = Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)?;
             connection.tls = layer.map(Box::new);
             Ok(connection)
         });
@@ -261,11 +265,13 @@ impl Probe {
     fn shake(&mut self, res: &mut Resources) -> Result<bool, Verdict> {
         let Some(tls) = &mut self.connection.tls else { return Ok(true) };
         let Some(link) = res.links.get(self.connection.link) else { return Ok(false) };
-        tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link).map_err(|failure| match failure {
-            HandshakeFailure::Tls(TlsError { fault: Fault::Certificate, .. }) => {
-                Verdict::Failed("its certificate is invalid")
+        tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link).map_err(|failure| {
+            match failure {
+                HandshakeFailure::Tls(TlsError { fault: Fault::Certificate, .. }) => {
+                    Verdict::Failed("its certificate is invalid")
+                }
+                _ => Verdict::Failed("the TLS handshake failed"),
             }
-            _ => Verdict::Failed("the TLS handshake failed"),
         })
     }
 

@@ -460,7 +460,13 @@ fn receive_direct(
         return Ok(None);
     }
     if let Some(tls) = &mut run.connection.tls {
-        return tls.receive_behind(run.connection.socket.as_fd(), memory, most, &mut res.upstream_input, link);
+        return tls.receive_behind(
+            run.connection.socket.as_fd(),
+            memory,
+            most,
+            &mut res.upstream_input,
+            link,
+        );
     }
     memory.reserve(most);
     loop {

@@ -73,7 +73,8 @@ impl Relay {
             Some(Cached::Missing) => None,
         };
         let Ok(job) = res.files.load_pair(&tls, known) else {
-            let message = format_args!("cannot load a certificate for the upstream: no thread has time for it");
+            let message =
+                format_args!("cannot load a certificate for the upstream: no thread has time for it");
             exchange.log_upstream(&mut res.env, Level::Crit, message);
             return Err(Failure::Internal);
         };

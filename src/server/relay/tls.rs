@@ -136,7 +136,12 @@ impl TlsLayer {
     }
 
     /// One `recv`; `None` when there is nothing now.
-    fn read(&self, socket: BorrowedFd<'_>, buffer: &mut [u8], link: &mut Link) -> Result<Option<usize>, Errno> {
+    fn read(
+        &self,
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        link: &mut Link,
+    ) -> Result<Option<usize>, Errno> {
         loop {
             match rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()) {
                 Ok((count, _)) => {

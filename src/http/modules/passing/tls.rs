@@ -10,7 +10,8 @@ use crate::http::build::Builder;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::modules::ssl::{
-    Cached, CertificateCache, FileOrData, FileText, PairCache, PairText, Problem, SiteTls, Sources, read_file, read_trust,
+    Cached, CertificateCache, FileOrData, FileText, PairCache, PairText, Problem, SiteTls, Sources,
+    read_file, read_trust,
 };
 use crate::proto::tls::{ClientOptions, ClientTlsConfig, Pair, Primitives, TlsClock};
 
@@ -230,7 +231,12 @@ impl TlsPlan {
             place: self.place,
             help: Some("the directives about protocols and ciphers leave nothing to speak"),
         })?;
-        Ok(UpstreamTls { config, dynamic, cache: self.cache.map(|limits| (limits, Mutex::default())), conf_prefix: conf_prefix.into() })
+        Ok(UpstreamTls {
+            config,
+            dynamic,
+            cache: self.cache.map(|limits| (limits, Mutex::default())),
+            conf_prefix: conf_prefix.into(),
+        })
     }
 
     /// Where our certificate comes from.
@@ -239,7 +245,8 @@ impl TlsPlan {
         let Some(key) = &self.key else {
             let prefix = self.prefix;
             let name = String::from_utf8_lossy(certificate.template.as_literal().unwrap_or(b"..."));
-            let message = format!("no \"{prefix}_ssl_certificate_key\" is defined for certificate \"{name}\"");
+            let message =
+                format!("no \"{prefix}_ssl_certificate_key\" is defined for certificate \"{name}\"");
             return Err(Problem { message, place: certificate.place, help: None });
         };
         let passwords = match &self.passwords {
@@ -255,7 +262,8 @@ impl TlsPlan {
         let TlsPlan { primitives, protocols, cache, .. } = self;
         let groups: Vec<_> = primitives.groups.iter().map(|group| group.name()).collect();
         let suites = (&primitives.suites_1_3, &primitives.suites_1_2);
-        let files = [&self.certificate, &self.key, &self.passwords, &self.trusted, &self.crl].map(Option::is_some);
+        let files =
+            [&self.certificate, &self.key, &self.passwords, &self.trusted, &self.crl].map(Option::is_some);
         let flags = (self.send_name, self.reuse_sessions, self.verify.is_some(), self.depth);
         format!("{:?} {suites:?} {groups:?} {protocols:?} {cache:?} {files:?} {flags:?}", primitives.versions)
     }
