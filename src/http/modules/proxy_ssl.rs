@@ -172,7 +172,54 @@ fn bare_name(host: &[u8]) -> Box<str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::bare_name;
+    use crate::conf::files::MemoryFiles;
+    use crate::conf::log_target::LogTarget;
+    use crate::http::build::{BuildOptions, Built, build};
+    use crate::http::modules::passing::UpstreamTls;
+    use crate::http::modules::ssl::SiteTls;
+    use crate::http::site::Site;
+
+    macro_rules! fixture {
+        ($name:literal) => {
+            &include_bytes!(concat!("../../proto/tls/fixtures/", $name))[..]
+        };
+    }
+
+    fn built(http: &str, previous: Option<&SiteTls>) -> Built {
+        let mut files = MemoryFiles::new()
+            .with("/c/main.conf", format!("events {{ }} http {{ {http} }}"))
+            .with("/c/ca.pem", fixture!("ca.pem"))
+            .with("/c/ca.crl", fixture!("ca.crl"))
+            .with("/c/client.pem", fixture!("client.pem"))
+            .with("/c/client.key", fixture!("client.key"))
+            .with("/c/server.pem", fixture!("server-ec.pem"))
+            .with("/c/encrypted.key", fixture!("encrypted-pkcs8.key"))
+            .with("/c/passwords", "wrong\nsecret\n");
+        let options = BuildOptions {
+            error_log: &LogTarget::Stderr,
+            previous_logs: None,
+            previous_tls: previous,
+            path: "/c/main.conf",
+            prefix: "/",
+            command_line: "",
+            hostname: b"h",
+            privileged: true,
+            resolve: None,
+        };
+        build(&mut files, &options)
+    }
+
+    fn site(http: &str, previous: Option<&SiteTls>) -> Site {
+        built(http, previous).site.expect("a site")
+    }
+
+    /// What was made for the scopes that have something, in the order of the scopes.
+    fn made(site: &Site) -> Vec<Arc<UpstreamTls>> {
+        site.locations.iter().filter_map(|location| location.settings.proxy_ssl.tls.get().cloned()).collect()
+    }
 
     #[test]
     fn names_lose_their_ports() {
@@ -187,5 +234,65 @@ mod tests {
         ] {
             assert_eq!(&*bare_name(host.as_bytes()), name, "{host}");
         }
+    }
+
+    #[test]
+    fn only_scopes_that_may_need_it_have_it_and_equal_ones_share_it() {
+        let none = site("proxy_ssl_verify off; server { location / { proxy_pass http://a; } }", None);
+        assert!(made(&none).is_empty());
+        let some = site(
+            "server { location /a { proxy_pass https://a; proxy_ssl_server_name on; }
+                 location /b { proxy_pass $arg_b; proxy_ssl_server_name on; }
+                 location /c { proxy_pass https://a; proxy_ssl_session_reuse off; } }",
+            None,
+        );
+        let made = made(&some);
+        assert_eq!(made.len(), 3);
+        assert!(Arc::ptr_eq(&made[0], &made[1]) && !Arc::ptr_eq(&made[0], &made[2]));
+    }
+
+    #[test]
+    fn a_reload_keeps_what_has_not_changed() {
+        let text = "server { proxy_ssl_verify on; proxy_ssl_trusted_certificate ca.pem; location / { proxy_pass https://a; } }";
+        let first = site(text, None);
+        let again = site(&format!("log_not_found off; {text}"), Some(&first.tls));
+        assert!(Arc::ptr_eq(&made(&first)[0], &made(&again)[0]));
+        let other = site(&text.replace("ca.pem", "server.pem"), Some(&first.tls));
+        assert!(!Arc::ptr_eq(&made(&first)[0], &made(&other)[0]));
+    }
+
+    #[test]
+    fn everything_has_its_place_and_is_inherited() {
+        let text = "proxy_ssl_certificate client.pem; proxy_ssl_certificate_key client.key; proxy_ssl_certificate_cache off;
+             proxy_ssl_ciphers HIGH; proxy_ssl_conf_command Options SessionTicket; proxy_ssl_crl ca.crl;
+             proxy_ssl_password_file passwords; proxy_ssl_protocols TLSv1.2 TLSv1.3; proxy_ssl_server_name on;
+             proxy_ssl_trusted_certificate ca.pem; proxy_ssl_verify on; proxy_ssl_verify_depth 2;
+             server { proxy_ssl_name a; proxy_ssl_session_reuse on; location / { proxy_pass https://a;
+                 location /x { proxy_pass https://b; proxy_ssl_certificate \"\"; proxy_ssl_verify off; } } }";
+        let built = built(text, None);
+        assert!(built.diagnostics.iter().next().is_none());
+        let site = built.site.expect("a site");
+        let inner = &site.locations.last().expect("locations").settings.proxy_ssl;
+        assert!(inner.certificate.is_none() && inner.key.is_some() && inner.trusted.is_some());
+        assert_eq!((inner.verify_depth, inner.send_name), (2, true));
+        let mut distinct: Vec<_> = made(&site).iter().map(Arc::as_ptr).collect();
+        distinct.dedup();
+        assert_eq!(distinct.len(), 2);
+    }
+
+    #[test]
+    fn keys_may_be_encrypted() {
+        let with = |more: &str| {
+            built(
+                &format!(
+                    "server {{ location / {{ proxy_pass https://a; proxy_ssl_certificate server.pem;
+                         proxy_ssl_certificate_key encrypted.key; {more} }} }}"
+                ),
+                None,
+            )
+        };
+        assert!(with("proxy_ssl_password_file passwords;").diagnostics.iter().next().is_none());
+        let told = with("").diagnostics.iter().map(|diagnostic| diagnostic.message.clone()).collect::<Vec<_>>();
+        assert!(told.len() == 1 && told[0].starts_with("cannot load certificate key \"/c/encrypted.key\""), "{told:?}");
     }
 }

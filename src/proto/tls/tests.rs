@@ -396,6 +396,7 @@ fn early_data_is_read_once_and_told() {
     let config = server_config(options);
     let mut client = rustls::ClientConfig::clone(&client_config(client_options()).inner);
     client.enable_early_data = true;
+    client.resumption = rustls::client::Resumption::in_memory_sessions(4);
     let client = Arc::new(client);
     let name = || rustls::pki_types::ServerName::try_from("example.com").unwrap();
     let receive = |server: &mut ServerTls, bytes: &[u8], plaintext: &mut Vec<u8>, output: &mut Vec<u8>| {
