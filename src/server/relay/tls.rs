@@ -362,3 +362,178 @@ pub enum HandshakeFailure {
     /// Both sides did not come to terms.
     Tls(TlsError),
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::http::modules::passing::UpstreamTls;
+    use crate::proto::tls::{Certificates, Pair as KeyPair, ServerTls, ServerTlsConfig, fuzz};
+    use crate::server::relay::links::tests::link;
+
+    fn config() -> ServerTlsConfig {
+        let chain = include_bytes!("../../proto/tls/fixtures/server-ec.pem");
+        let key = include_bytes!("../../proto/tls/fixtures/server-ec.key");
+        let pair = KeyPair::load(chain, key, &[], None).unwrap();
+        fuzz::config().with_certificates(Arc::new(Certificates::new(vec![pair])))
+    }
+
+    /// A layer and the server that it speaks with, in one thread.
+    struct Pair {
+        layer: TlsLayer,
+        ours: UnixStream,
+        theirs: UnixStream,
+        server: ServerTls,
+        /// What the server has read.
+        heard: Vec<u8>,
+        link: Link,
+        buffer: Vec<u8>,
+    }
+
+    impl Pair {
+        /// With an open connection.
+        fn open() -> Pair {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            let tls = Arc::new(UpstreamTls::for_tests());
+            let call = Arc::new(CallTls { tls, name: "example.com".into(), pair: None });
+            let layer = TlsLayer::start(&call, &call.tls.config, "peer").unwrap();
+            let mut pair = Pair {
+                layer,
+                ours,
+                theirs,
+                server: ServerTls::new(),
+                heard: Vec::new(),
+                link: link(),
+                buffer: vec![0; 1 << 16],
+            };
+            while !pair.layer.shake(pair.ours.as_fd(), &mut pair.buffer, &mut pair.link).unwrap() {
+                pair.listen();
+                pair.link.readable = true;
+            }
+            pair.listen();
+            pair
+        }
+
+        /// The server reads what there is, and answers what TLS asks.
+        fn listen(&mut self) {
+            let (mut bytes, mut output) = (vec![0; 1 << 20], Vec::new());
+            let Ok(count) = self.theirs.read(&mut bytes) else { return };
+            let mut input = &bytes[..count];
+            while self.server.receive(&mut input, &mut self.heard, &mut output).unwrap() == Received::Hello {
+                self.server.choose(&Arc::new(config()), &mut output).unwrap();
+            }
+            self.theirs.write_all(&output).unwrap();
+        }
+
+        /// The server says something, in one piece.
+        fn say(&mut self, text: &[u8]) {
+            let mut output = Vec::new();
+            self.server.write(text, &mut output);
+            self.theirs.write_all(&output).unwrap();
+            self.link.readable = true;
+        }
+
+        /// All that a reader gets that asks for `most` bytes at a time, until there is nothing now; the end with it.
+        fn read_all(&mut self, most: usize, behind: bool) -> (Vec<u8>, bool) {
+            let mut all = Vec::new();
+            while self.link.readable {
+                let before = all.len();
+                let mut small = vec![0; most];
+                let socket = self.ours.as_fd();
+                let read = match behind {
+                    true => {
+                        self.layer.receive_behind(socket, &mut all, most, &mut self.buffer, &mut self.link)
+                    }
+                    false => self.layer.receive(socket, &mut small, &mut self.link),
+                };
+                match read.unwrap() {
+                    None => break,
+                    Some(0) => return (all, true),
+                    Some(count) if behind => assert!(count <= most && all.len() == before + count),
+                    Some(count) => all.extend_from_slice(&small[..count]),
+                }
+            }
+            (all, false)
+        }
+    }
+
+    fn text(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn readers_get_everything_however_little_they_ask_for() {
+        for behind in [false, true] {
+            for most in [1000, 1 << 14, 1 << 17] {
+                let mut pair = Pair::open();
+                for length in [1, 5000, 70_000] {
+                    pair.say(&text(length));
+                    let got = pair.read_all(most, behind);
+                    assert!(got == (text(length), false), "{behind} {most} {length} {}", got.0.len());
+                    assert!(!pair.layer.has_more());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_that_was_said_is_told_from_one_that_was_not() {
+        for says in [true, false] {
+            let mut pair = Pair::open();
+            pair.say(b"last");
+            if says {
+                let mut output = Vec::new();
+                pair.server.close(&mut output);
+                pair.theirs.write_all(&output).unwrap();
+            }
+            pair.theirs.shutdown(std::net::Shutdown::Write).unwrap();
+            pair.link.read_closed = true;
+            assert_eq!(pair.read_all(100, false), (b"last".to_vec(), true));
+            assert_eq!(pair.layer.was_cut(), !says);
+            // It stays the end.
+            assert_eq!(pair.read_all(100, true), (Vec::new(), true));
+        }
+    }
+
+    #[test]
+    fn what_the_socket_does_not_take_waits_and_is_bounded() {
+        let mut pair = Pair::open();
+        let all = text(3_000_000);
+        let mut sent = 0;
+        while sent < all.len() || pair.layer.owes() {
+            let count = pair.layer.send(pair.ours.as_fd(), &all[sent..], SendFlags::NOSIGNAL).unwrap();
+            sent += count;
+            assert!(pair.layer.unsent.len() < 2 * ENCRYPT_MAX);
+            if count == 0 || sent == all.len() {
+                assert!(pair.layer.owes() || sent == all.len());
+                pair.listen();
+                pair.layer.flush(pair.ours.as_fd()).unwrap();
+            }
+        }
+        pair.layer.shut_down(pair.ours.as_fd()).unwrap();
+        while pair.heard.len() < all.len() {
+            pair.listen();
+        }
+        assert!(pair.heard == all);
+        pair.layer.rest();
+        assert_eq!(pair.layer.unsent.capacity() + pair.layer.plaintext.capacity(), 0);
+    }
+
+    #[test]
+    fn rubbish_is_an_error_behind_what_came_before_it() {
+        let mut pair = Pair::open();
+        pair.say(b"fine");
+        pair.theirs.write_all(b"\x17\x03\x03\x00\x20rubbish rubbish rubbish rubbish.").unwrap();
+        let mut buffer = [0; 100];
+        let socket = pair.ours.as_fd();
+        assert_eq!(pair.layer.receive(socket, &mut buffer, &mut pair.link), Ok(Some(4)));
+        assert!(pair.link.readable);
+        assert_eq!(pair.layer.receive(socket, &mut buffer, &mut pair.link), Err(Errno::PROTO));
+        assert!(pair.layer.error().is_some());
+    }
+}

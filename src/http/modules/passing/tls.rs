@@ -78,6 +78,24 @@ impl std::fmt::Debug for UpstreamTls {
     }
 }
 
+#[cfg(test)]
+impl UpstreamTls {
+    /// With everything as it is without any directive, and without sessions.
+    pub fn for_tests() -> UpstreamTls {
+        let options = ClientOptions {
+            primitives: Primitives::default(),
+            certificate: None,
+            trust: None,
+            send_name: true,
+            reuse_sessions: false,
+            protocols: Vec::new(),
+            clock: Arc::new(TlsClock::new(1_900_000_000)),
+        };
+        let config = ClientTlsConfig::new(options).expect("a configuration");
+        UpstreamTls { config, dynamic: None, cache: None, conf_prefix: Box::default() }
+    }
+}
+
 impl UpstreamTls {
     /// Where our certificate for this request comes from; `None` if it is always the same or there is none.
     pub fn render(&self, exchange: &mut Exchange, context: &mut Context) -> Option<PairText> {
