@@ -21,8 +21,9 @@ use crate::upstream::{Group, Peer};
 use super::body::Body;
 use super::context::Env;
 use super::exchange::Exchange;
-use super::modules::passing::PassUrl;
+use super::modules::passing::{PassUrl, UpstreamTls};
 use super::modules::request_body::TempPath;
+use super::modules::ssl::PairText;
 
 /// An address as the configuration or a variable names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +163,23 @@ pub struct LocalAddress {
     pub transparent: bool,
 }
 
+/// TLS as a call wants it. Only a connection that was made with the same may serve it.
+#[derive(Clone, Debug)]
+pub struct CallTls {
+    /// The settings.
+    pub tls: Arc<UpstreamTls>,
+    /// The name that the upstream's certificate has to be for, and that is told to it.
+    pub name: Box<str>,
+    /// Our certificate, where its name has variables.
+    pub pair: Option<PairText>,
+}
+
+impl PartialEq for CallTls {
+    fn eq(&self, other: &CallTls) -> bool {
+        Arc::ptr_eq(&self.tls, &other.tls) && self.name == other.name && self.pair == other.pair
+    }
+}
+
 /// A request that is passed on.
 #[derive(Debug)]
 pub struct Call {
@@ -171,6 +189,8 @@ pub struct Call {
     pub conduct: Arc<Conduct>,
     /// In which protocol.
     pub protocol: Protocol,
+    /// Whether over TLS, and how.
+    pub tls: Option<Arc<CallTls>>,
     /// The request up to its body, as it goes on the wire.
     pub head: Vec<u8>,
     /// Its body.

@@ -14,6 +14,7 @@ pub fn push_upstream(exchange: &Exchange, line: &mut LineWriter<'_>) {
     let (Some(call), Some(attempt)) = (&passed.call, passed.attempts.last()) else { return };
     line.push(b", upstream: \"");
     line.push(match call.protocol {
+        Protocol::Http1 if call.tls.is_some() => b"https://",
         Protocol::Http1 => b"http://",
         Protocol::Memcached => b"memcached://",
         Protocol::Raw => b"tunnel://",

@@ -36,6 +36,7 @@ mod process;
 mod proxy_heads;
 mod proxy_ranges;
 mod proxy_sockets;
+mod proxy_tls;
 mod real_site;
 mod real_upstreams;
 mod realip;

@@ -283,7 +283,7 @@ fn connect(port: u16) -> TcpStream {
 fn reverse(config: &ClientTlsConfig, port: u16, name: &str) -> Result<(String, bool), String> {
     let mut stream = connect(port);
     let (mut plaintext, mut output) = (Vec::new(), Vec::new());
-    let mut tls = ClientTls::start(config, name, &mut output).map_err(|error| error.message)?;
+    let mut tls = ClientTls::start(config, "peer", name, &mut output).map_err(|error| error.message)?;
     let mut is_asked = false;
     let mut buffer = [0; 16 * 1024];
     loop {

@@ -9,7 +9,7 @@ use crate::conf::files::Files;
 use crate::conf::listen::{ListenDirective, ListenNote, ListenTable};
 use crate::conf::main_settings::MainSettings;
 use crate::http::modules::ssl::{self, AddressPlace, ServerPlace, SiteTls};
-use crate::http::modules::{self, Drafts, Merged};
+use crate::http::modules::{self, Drafts, Merged, passing};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{Address, Location, LocationKind, Server, ServerId, Site};
 use crate::http::upstream_call::PassAddress;
@@ -110,7 +110,14 @@ fn finish_tls(
             }
         })
         .collect();
-    ssl::finish(files, builder, &places, &addresses, previous)
+    let mut site = ssl::finish(files, builder, &places, &addresses, previous);
+    let plans = builder.locations.iter().flatten().filter_map(|location| {
+        let settings = &location.settings.proxy_ssl;
+        let place = location.settings.proxy.may_need_tls()?;
+        Some((settings.plan(place), settings.tls.clone()))
+    });
+    passing::finish_tls(files, builder, plans.collect(), &mut site, previous);
+    site
 }
 
 fn freeze_server(builder: &mut Builder, draft: &mut ServerDraft, around: &Merged, id: ServerId) -> Server {

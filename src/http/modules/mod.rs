@@ -148,6 +148,8 @@ modules_with_settings! {
     zstd,
     /// `proxy_pass` and what goes with it.
     proxy,
+    /// `proxy_ssl_*`.
+    proxy_ssl,
     /// `memcached_pass` and what goes with it.
     memcached,
     /// `tunnel_pass` and what goes with it.

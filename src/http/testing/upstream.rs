@@ -124,6 +124,7 @@ pub fn copy_of(call: &Call) -> Call {
         target: call.target.clone(),
         conduct: call.conduct.clone(),
         protocol: call.protocol,
+        tls: call.tls.clone(),
         head: Vec::new(),
         body: call.body.clone(),
         is_head: call.is_head,

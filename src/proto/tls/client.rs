@@ -4,9 +4,11 @@ use std::io::IoSlice;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::pki_types::{DnsName, ServerName};
-use rustls::{ClientConnection, HandshakeKind, ProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 
+use super::client_sessions::PeerSessions;
 use super::config::ClientTlsConfig;
 use super::error::{Fault, TlsError};
 use super::machine::{self, Received};
@@ -34,17 +36,32 @@ pub struct ClientTls {
 
 impl ClientTls {
     /// Begins a handshake with an upstream of this name (for its certificate, and for SNI where that is sent), which
-    /// may be an address. `output` takes what is to be sent.
-    pub fn start(config: &ClientTlsConfig, name: &str, output: &mut Vec<u8>) -> Result<ClientTls, TlsError> {
+    /// may be an address. `peer` tells those apart that share the name: each is offered its own sessions only, as no
+    /// other could take them up. `output` takes what is to be sent.
+    pub fn start(
+        config: &ClientTlsConfig,
+        peer: &str,
+        name: &str,
+        output: &mut Vec<u8>,
+    ) -> Result<ClientTls, TlsError> {
         let name = match server_name(name) {
             Some(name) => name,
             // Nobody looks at it, and addresses are not sent.
             None if !config.verifies => ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()),
             None => {
-                return Err(TlsError::new(Fault::Internal, format!("no certificate can be for \"{name}\"")));
+                let message = format!("upstream SSL certificate does not match \"{name}\"");
+                return Err(TlsError::new(Fault::Certificate, message));
             }
         };
-        let mut connection = ClientConnection::new(Arc::clone(&config.inner), name)?;
+        let inner = match &config.sessions {
+            Some(sessions) => {
+                let mut inner = ClientConfig::clone(&config.inner);
+                inner.resumption = Resumption::store(Arc::new(PeerSessions::new(sessions, peer)));
+                Arc::new(inner)
+            }
+            None => Arc::clone(&config.inner),
+        };
+        let mut connection = ClientConnection::new(inner, name)?;
         connection.set_buffer_limit(None);
         machine::gather(&mut connection, output);
         Ok(ClientTls { connection: Box::new(connection), failed: false })

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, Error, ServerConfig, SignatureScheme, SupportedCipher
 use rustls::{InconsistentKeys, SupportedProtocolVersion};
 
 use super::certificate::Certificate;
+use super::client_sessions::ClientSessions;
 use super::clock::TlsClock;
 use super::names;
 use super::sessions::SessionCache;
@@ -21,8 +22,6 @@ use super::{pem, private_key};
 
 /// Bytes of early data that a client may send: what OpenSSL lets it.
 pub const MAX_EARLY_DATA: u32 = 16 * 1024;
-/// Sessions that each configuration for upstreams keeps.
-const UPSTREAM_SESSIONS: usize = 256;
 /// The most that one record holds, in bytes (RFC 8446, 5.1).
 pub const MAX_RECORD: usize = 16 * 1024;
 /// What a record's header takes.
@@ -384,6 +383,8 @@ pub struct ClientOptions {
 #[derive(Clone, Debug)]
 pub struct ClientTlsConfig {
     pub(super) inner: Arc<ClientConfig>,
+    /// Sessions to take up again; `None` if none is.
+    pub(super) sessions: Option<Arc<ClientSessions>>,
     pub(super) verifies: bool,
 }
 
@@ -405,10 +406,17 @@ impl ClientTlsConfig {
         };
         inner.enable_sni = options.send_name;
         inner.alpn_protocols = options.protocols;
-        inner.resumption = match options.reuse_sessions {
-            true => Resumption::in_memory_sessions(UPSTREAM_SESSIONS),
-            false => Resumption::disabled(),
-        };
-        Ok(ClientTlsConfig { inner: Arc::new(inner), verifies })
+        inner.resumption = Resumption::disabled();
+        let sessions = options.reuse_sessions.then(Arc::default);
+        Ok(ClientTlsConfig { inner: Arc::new(inner), sessions, verifies })
+    }
+
+    /// The same with another certificate of ours, which sessions of its own go with: for certificates whose names depend
+    /// on the request.
+    pub fn with_certificate(&self, pair: Pair) -> ClientTlsConfig {
+        let mut inner = ClientConfig::clone(&self.inner);
+        inner.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(pair.key));
+        let sessions = self.sessions.is_some().then(Arc::default);
+        ClientTlsConfig { inner: Arc::new(inner), sessions, verifies: self.verifies }
     }
 }

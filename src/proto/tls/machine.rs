@@ -39,6 +39,8 @@ where
         let state = match connection.process_new_packets() {
             Ok(state) => state,
             Err(error) => {
+                // What was whole before it counts.
+                drain(connection, plaintext);
                 gather(connection, output);
                 return Err(error.into());
             }

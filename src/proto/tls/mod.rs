@@ -14,6 +14,7 @@
 
 mod certificate;
 mod client;
+mod client_sessions;
 mod clock;
 mod config;
 mod der;

@@ -86,7 +86,7 @@ struct Link {
 impl Link {
     fn new(config: &Arc<ServerTlsConfig>, client: &ClientTlsConfig, name: &str) -> Link {
         let mut to_server = Vec::new();
-        let client = ClientTls::start(client, name, &mut to_server).unwrap();
+        let client = ClientTls::start(client, "peer", name, &mut to_server).unwrap();
         Link {
             server: ServerTls::new(),
             client,
@@ -381,7 +381,9 @@ fn upstreams_are_believed_only_with_chain_and_name() {
         options.trust = None;
         assert_eq!(connect(options, name), Ok(()), "without verification any name will do");
     }
-    assert!(ClientTls::start(&client_config(client_options()), "not a name", &mut Vec::new()).is_err());
+    assert!(
+        ClientTls::start(&client_config(client_options()), "peer", "not a name", &mut Vec::new()).is_err()
+    );
 }
 
 #[test]
@@ -394,6 +396,7 @@ fn early_data_is_read_once_and_told() {
     let config = server_config(options);
     let mut client = rustls::ClientConfig::clone(&client_config(client_options()).inner);
     client.enable_early_data = true;
+    client.resumption = rustls::client::Resumption::in_memory_sessions(4);
     let client = Arc::new(client);
     let name = || rustls::pki_types::ServerName::try_from("example.com").unwrap();
     let receive = |server: &mut ServerTls, bytes: &[u8], plaintext: &mut Vec<u8>, output: &mut Vec<u8>| {

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
+use crate::server::relay::links::Link;
+use crate::server::relay::tls::TlsLayer;
 use crate::server::worker::resources::Resources;
 
 use super::tls::TlsSocket;
@@ -115,6 +117,28 @@ impl End for Sealed<'_> {
     }
 }
 
+/// An upstream's socket under TLS.
+struct SealedUpstream<'a> {
+    socket: BorrowedFd<'a>,
+    tls: &'a mut TlsLayer,
+    link: Link,
+}
+
+impl End for SealedUpstream<'_> {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        let count = self.tls.receive(self.socket, buffer, &mut self.link)?.ok_or(Errno::AGAIN)?;
+        Ok((count, self.link.readable))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        self.tls.send(self.socket, bytes, SendFlags::NOSIGNAL)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        self.tls.shut_down(self.socket)
+    }
+}
+
 /// How one direction's turn ended.
 enum Moved {
     /// The source is empty or the receiver full.
@@ -202,10 +226,24 @@ impl Client {
         let super::Active { relay: Some(relay), tunnel: Some(tunnel), exchange, .. } = &mut **active else {
             return Fate::Close;
         };
-        let Some((socket, link)) = relay.raw(&mut res.links) else { return Fate::Close };
+        let Some((connection, link)) = relay.raw(&mut res.links) else { return Fate::Close };
+        if connection.flush().is_err() {
+            exchange.outcome.complete = true;
+            return Fate::Close;
+        }
         let buffer = &mut res.copy;
         let read_closed = self.flags.read_closed;
-        let upstream = &mut Bare(socket);
+        let (mut bare_upstream, mut sealed_upstream);
+        let upstream: &mut dyn End = match &mut connection.tls {
+            None => {
+                bare_upstream = Bare(connection.socket.as_fd());
+                &mut bare_upstream
+            }
+            Some(tls) => {
+                sealed_upstream = SealedUpstream { socket: connection.socket.as_fd(), tls, link: *link };
+                &mut sealed_upstream
+            }
+        };
         let (mut bare, mut sealed);
         let client: &mut dyn End = match &mut self.transport {
             Transport::Plain(socket) => {
@@ -231,12 +269,13 @@ impl Client {
         };
         let spent = matches!(up, Moved::Spent(_)) || matches!(down, Moved::Spent(_));
         let (Moved::Rests(up) | Moved::Spent(up), Moved::Rests(down) | Moved::Spent(down)) = (up, down);
+        let owes = connection.owes();
         tunnel.received += up;
         tunnel.sent += down;
         exchange.outcome.bytes_sent += down;
         exchange.outcome.body_bytes_sent += down;
         relay.note_raw(up, down, exchange, res.env.now.monotonic_ms);
-        if tunnel.is_over() {
+        if tunnel.is_over() && !owes {
             exchange.outcome.complete = true;
             return Fate::Close;
         }

@@ -22,6 +22,7 @@ mod jobs;
 mod opened;
 mod opening;
 mod order;
+mod pairs;
 mod publication;
 pub mod sending;
 mod store;
@@ -41,6 +42,7 @@ use rustix::io::Errno;
 pub use directory::MAX_DIRECTORY_ENTRIES;
 pub use identity::{FileIdentity, is_unchanged};
 pub use jobs::ReadBuffer;
+pub use pairs::LoadedPair;
 pub use publication::Publication;
 pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};
 pub use store::{Holdings, Limits};
@@ -52,6 +54,7 @@ use crate::http::file::{
     FileRequest, Symlinks, Want,
 };
 use crate::http::modules::auth_basic::Question;
+use crate::http::upstream_call::CallTls;
 use crate::server::passwords::{self, CheckedPassword, Place};
 use crate::server::pool::{JobId, Mailbox, Panicked, QueueFull};
 use opened::{Body, OpenedFile};
@@ -109,6 +112,8 @@ pub enum Completion {
     Password(CheckedPassword),
     /// A change was made, or not.
     Changed(Result<Changed, ChangeFailure>),
+    /// A certificate for upstreams was loaded.
+    UpstreamPair(LoadedPair),
 }
 
 /// What a thread of the pool hands back.
@@ -122,6 +127,7 @@ enum Finished {
     Published(io::Result<()>),
     Password(CheckedPassword),
     Changed(Result<Changed, ChangeFailure>),
+    UpstreamPair(LoadedPair),
 }
 
 /// What a job that is under way is for.
@@ -135,6 +141,7 @@ enum Waiting {
     Publish,
     Password,
     Change,
+    UpstreamPair,
 }
 
 /// The pool's mailbox for one worker's file jobs.
@@ -252,6 +259,12 @@ impl Files {
     /// Has a change made; `body` is the file with the request's body, where there is one.
     pub fn change(&mut self, change: Change, body: Option<TemporaryFile>) -> Result<JobId, QueueFull> {
         self.submit(Waiting::Change, move || Finished::Changed(changes::run(change, body)))
+    }
+
+    /// Has the certificate of a call read, which has one of its own; `known` is the state of the files that is kept.
+    pub fn load_pair(&mut self, tls: &Arc<CallTls>, known: Option<u64>) -> Result<JobId, QueueFull> {
+        let tls = Arc::clone(tls);
+        self.submit(Waiting::UpstreamPair, move || Finished::UpstreamPair(pairs::load(&tls, known)))
     }
 
     /// Nobody waits for this job any more: its result is dropped when it comes, with what it has open.
@@ -531,6 +544,7 @@ impl Files {
             Finished::Published(result) => Completion::Published(result),
             Finished::Password(checked) => Completion::Password(checked),
             Finished::Changed(result) => Completion::Changed(result),
+            Finished::UpstreamPair(loaded) => Completion::UpstreamPair(loaded),
         }
     }
 
@@ -585,5 +599,6 @@ fn broken(waiting: &Waiting) -> Finished {
         Waiting::Publish => Finished::Published(Err(error())),
         Waiting::Password => Finished::Password(passwords::broken()),
         Waiting::Change => Finished::Changed(Err(changes::broken())),
+        Waiting::UpstreamPair => Finished::UpstreamPair(Err("loading a certificate failed".to_owned())),
     }
 }

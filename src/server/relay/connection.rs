@@ -1,17 +1,19 @@
-//! One connection to a peer: its socket, its link to the poll, its wire machine.
+//! One connection to a peer: its socket, TLS where there is any, its link to the poll, its wire machine.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use crate::http::upstream_call::{Conduct, LocalAddress};
+use crate::http::upstream_call::{CallTls, Conduct, LocalAddress};
 use crate::server::sys;
 use crate::upstream::peer::PeerAddress;
 
+use super::failure::told;
 use super::links::{LinkKey, Links, Owner};
+use super::tls::TlsLayer;
 use super::wire::Wire;
 
 /// See the module's documentation.
@@ -19,6 +21,8 @@ use super::wire::Wire;
 pub struct Connection {
     /// Its socket.
     pub socket: OwnedFd,
+    /// What lies between the socket and the wire machine, if anything does.
+    pub tls: Option<Box<TlsLayer>>,
     /// Its link.
     pub link: LinkKey,
     /// Its wire machine.
@@ -106,7 +110,7 @@ impl Connection {
         now_ms: u64,
     ) -> std::io::Result<Connection> {
         let link = links.open(registry, &socket, owner)?;
-        Ok(Connection { socket, link, wire, opened_ms: now_ms, requests: 0 })
+        Ok(Connection { socket, tls: None, link, wire, opened_ms: now_ms, requests: 0 })
     }
 
     /// The error that the kernel holds for it, for example of the handshake.
@@ -116,18 +120,33 @@ impl Connection {
 
     /// Whether it is still open and silent, asked of the kernel: what an idle connection must be to be used again.
     pub fn is_silent(&self) -> bool {
+        if self.tls.as_ref().is_some_and(|tls| tls.has_more()) {
+            return false;
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         matches!(rustix::net::recv(self.socket.as_fd(), &mut [0u8; 1][..], flags), Err(Errno::AGAIN))
+    }
+
+    /// Whether requests with this TLS may go over it.
+    pub fn suits(&self, tls: Option<&CallTls>) -> bool {
+        match (&self.tls, tls) {
+            (None, None) => true,
+            (Some(layer), Some(tls)) => **layer.call() == *tls,
+            _ => false,
+        }
     }
 
     /// Reads into `buffer`; `None` when there is nothing now, `Some(0)` at the end.
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn receive(&self, buffer: &mut [u8], links: &mut Links) -> Result<Option<usize>, Errno> {
+    pub fn receive(&mut self, buffer: &mut [u8], links: &mut Links) -> Result<Option<usize>, Errno> {
         let Some(link) = links.get(self.link) else { return Err(Errno::BADF) };
         if !link.readable {
             return Ok(None);
+        }
+        if let Some(tls) = &mut self.tls {
+            return tls.receive(self.socket.as_fd(), buffer, link);
         }
         loop {
             match rustix::net::recv(self.socket.as_fd(), &mut *buffer, RecvFlags::empty()) {
@@ -150,25 +169,95 @@ impl Connection {
     ///
     /// # Errors
     /// Those of the connection.
-    pub fn send(&self, bytes: &[u8], more: bool, links: &mut Links) -> Result<usize, Errno> {
+    pub fn send(&mut self, bytes: &[u8], more: bool, links: &mut Links) -> Result<usize, Errno> {
         let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
-        loop {
-            match rustix::net::send(self.socket.as_fd(), bytes, flags) {
-                Ok(count) => return Ok(count),
-                Err(Errno::AGAIN) => {
-                    if let Some(link) = links.get(self.link) {
-                        link.writable = false;
-                    }
-                    return Ok(0);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
+        let result = match &mut self.tls {
+            None => send(self.socket.as_fd(), bytes, flags),
+            Some(tls) => tls.send(self.socket.as_fd(), bytes, flags),
+        };
+        if let (Ok(0), Some(link)) = (&result, links.get(self.link)) {
+            link.writable = false;
+        }
+        result
+    }
+
+    /// Whether something that [`Connection::send`] took waits for the socket.
+    pub fn owes(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.owes())
+    }
+
+    /// Sends what waits for the socket, as much as it takes.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn flush(&mut self) -> Result<(), Errno> {
+        match &mut self.tls {
+            None => Ok(()),
+            Some(tls) => tls.flush(self.socket.as_fd()),
+        }
+    }
+
+    /// Tells the peer that nothing more comes, behind what waits for the socket.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn shut_down(&mut self) -> Result<(), Errno> {
+        match &mut self.tls {
+            None => rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write),
+            Some(tls) => tls.shut_down(self.socket.as_fd()),
+        }
+    }
+
+    /// Whether the end came without the peer saying within TLS that it is one: somebody may have cut the rest off.
+    pub fn was_cut(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.was_cut())
+    }
+
+    /// An error of the connection for the log, in nginx's form: `recv() failed (104: Connection reset by peer)`.
+    pub fn told(&self, call: Call, error: Errno) -> String {
+        let (plain, secure) = match call {
+            Call::Receive => ("recv", "SSL_read"),
+            Call::Send => ("send", "SSL_write"),
+        };
+        match self.tls.as_ref().and_then(|tls| tls.error()) {
+            Some(error) => format!("{secure}() failed (SSL: {error})"),
+            None => format!("{plain}() failed ({})", told(error)),
+        }
+    }
+
+    /// Memory that only a request needs is given back.
+    pub fn rest(&mut self) {
+        self.wire.rest();
+        if let Some(tls) = &mut self.tls {
+            tls.rest();
         }
     }
 
     /// Closes it.
-    pub fn close(self, links: &mut Links) {
+    pub fn close(mut self, links: &mut Links) {
+        if let Some(tls) = &mut self.tls {
+            tls.part(self.socket.as_fd());
+        }
         links.close(self.link);
+    }
+}
+
+/// What went wrong while this was done: see [`Connection::told`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Reading.
+    Receive,
+    /// Writing.
+    Send,
+}
+
+/// Sends as many of the bytes as the socket takes in one go; 0 if it takes none.
+pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], flags: SendFlags) -> Result<usize, Errno> {
+    loop {
+        match rustix::net::send(socket, bytes, flags) {
+            Err(Errno::AGAIN) => return Ok(0),
+            Err(Errno::INTR) => {}
+            other => return other,
+        }
     }
 }

@@ -14,6 +14,12 @@ pub enum Failure {
     ConnectTimeout,
     /// The peer cannot be reached, or we lack the means.
     ConnectFailed,
+    /// Both sides did not come to terms about TLS.
+    TlsHandshake,
+    /// The peer's certificate is not believed, or for another name.
+    TlsCertificate,
+    /// Coming to terms took too long.
+    TlsTimeout,
     /// The peer took no more of the request for too long.
     SendTimeout,
     /// The connection ended before a byte of the response.
@@ -44,6 +50,9 @@ impl Failure {
             Failure::ConnectRefused => "connect_refused",
             Failure::ConnectTimeout => "connect_timeout",
             Failure::ConnectFailed => "connect_failed",
+            Failure::TlsHandshake => "tls_handshake_failed",
+            Failure::TlsCertificate => "tls_certificate_invalid",
+            Failure::TlsTimeout => "tls_handshake_timeout",
             Failure::SendTimeout => "send_timeout",
             Failure::ResetBeforeHeader => "reset_before_header",
             Failure::HeaderTimeout => "header_timeout",
@@ -61,6 +70,7 @@ impl Failure {
     pub fn status(self) -> u16 {
         match self {
             Failure::ConnectTimeout
+            | Failure::TlsTimeout
             | Failure::SendTimeout
             | Failure::HeaderTimeout
             | Failure::BodyTimeout => 504,
@@ -74,11 +84,15 @@ impl Failure {
     /// The condition of `proxy_next_upstream` that it is; 0 for none.
     pub fn condition(self) -> u32 {
         match self {
-            Failure::ConnectTimeout | Failure::SendTimeout | Failure::HeaderTimeout => conditions::TIMEOUT,
+            Failure::ConnectTimeout | Failure::TlsTimeout | Failure::SendTimeout | Failure::HeaderTimeout => {
+                conditions::TIMEOUT
+            }
             Failure::Response(ResponseFault::NothingCame | ResponseFault::HeaderTruncated)
             | Failure::ConnectRefused
             | Failure::ConnectFailed
             | Failure::Dns
+            | Failure::TlsHandshake
+            | Failure::TlsCertificate
             | Failure::ResetBeforeHeader => conditions::ERROR,
             Failure::Response(_) => conditions::INVALID_HEADER,
             Failure::Status(status) => condition_of(status),

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::http::site::LocationId;
+use crate::http::upstream_call::Call;
 use crate::upstream::{Group, Peer};
 
 use super::connection::Connection;
@@ -43,22 +44,24 @@ pub struct IdleConnections {
 }
 
 impl IdleConnections {
-    /// A connection to `peer` for a request, and how many milliseconds it was idle. One that may be sent twice takes the youngest there is: should the peer be
-    /// about to close it, the request is repeated. One that may not (`repeatable` is false) takes it only while it is
-    /// younger than what the peer has been seen to keep, and after the kernel was asked.
+    /// A connection to `peer` for a call, with its very TLS, and how many milliseconds it was idle. A request that may be
+    /// sent twice takes the youngest there is: should the peer be about to close it, the request is repeated. One that may
+    /// not takes it only while it is younger than what the peer has been seen to keep, and after the kernel was asked.
     pub fn take(
         &mut self,
         group: &Arc<Group>,
         peer: &Arc<Peer>,
         location: LocationId,
-        repeatable: bool,
+        call: &Call,
         now_ms: u64,
         links: &mut Links,
     ) -> Option<(Connection, u64)> {
         let pool = self.pools.get_mut(&place_of(group, location))?;
         let keepalive = group.keepalive();
+        let (repeatable, tls) = (call.idempotent, call.tls.as_deref());
         loop {
-            let position = pool.idle.iter().rposition(|idle| idle.peer.is_same(peer))?;
+            let suits = |idle: &Idle| idle.peer.is_same(peer) && idle.connection.suits(tls);
+            let position = pool.idle.iter().rposition(suits)?;
             let age_ms = now_ms.saturating_sub(pool.idle[position].since_ms);
             if !repeatable && age_ms >= peer.safe_idle_ms() {
                 return None;

@@ -120,3 +120,13 @@ impl Links {
         self.slab.is_empty()
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::{Link, Owner};
+
+    /// A link of nobody's, about which nothing is known.
+    pub fn link() -> Link {
+        Link { generation: 0, owner: Owner::Pool, readable: true, writable: true, read_closed: false }
+    }
+}

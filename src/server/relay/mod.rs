@@ -3,7 +3,7 @@
 //! ```text
 //!            pick            connected          head is there        body ended
 //! Choosing ────────> Connecting ────────> Heading ───────────> Body ───────────> Over
-//!    ^  │ name, queue     │                  │ 101             (tunnel: Raw)
+//!    ^  │ name, queue     │  (Securing)      │ 101             (tunnel: Raw)
 //!    │  └──> Waiting      │ failed           │ failed, and may be tried again
 //!    └────────────────────┴──────────────────┘
 //! ```
@@ -11,6 +11,7 @@
 //! - `Choosing`: the group's method names a peer; a pooled connection to it is taken or a new one begun.
 //! - `Waiting`: for a name's addresses, or for a place in the group's queue.
 //! - `Connecting`: the handshake is under way. Deadline: `connect_timeout` after it began.
+//! - `Securing`: so is that of TLS, where the call wants it. Deadline: the same anew.
 //! - `Heading`: the request goes out while the response's head may come already. Deadline: `send_timeout` after the
 //!   last write, once all is sent `read_timeout` after the last read.
 //! - `Body`: the head was answered; the client's output pulls ([`Relay::fill`]), or [`Relay::absorb`] reads ahead while
@@ -34,8 +35,10 @@ mod owner;
 mod peers;
 pub mod probes;
 mod receiving;
+mod securing;
 mod sending;
 mod store;
+pub mod tls;
 mod waiting;
 pub mod wire;
 
@@ -53,13 +56,14 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 use crate::upstream::Stage;
 
-use connection::Connection;
+use connection::{Call, Connection};
 use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
 use outbound::Outbound;
 use peers::{Choice, Choosing, Chosen};
 use receiving::Heading;
+use securing::Loading;
 use sending::Sending;
 use store::Store;
 
@@ -69,6 +73,7 @@ enum State {
     Choosing,
     Waiting,
     Connecting,
+    Securing,
     Heading,
     Body,
     Raw,
@@ -157,6 +162,8 @@ pub struct Relay {
     early: Vec<u8>,
     ending: Option<Ending>,
     creating: Option<JobId>,
+    /// Our certificate for the upstream, where it has to be read first.
+    loading: Loading,
     /// The copy that `proxy_store` asks for.
     store: Option<Store>,
     /// No copy is made, or not any more.
@@ -200,6 +207,7 @@ impl Relay {
             early: Vec::new(),
             ending: None,
             creating: None,
+            loading: Loading::default(),
             store: None,
             store_settled: false,
             publishing: None,
@@ -228,6 +236,11 @@ impl Relay {
                     Err(failure) => failure,
                 },
                 State::Connecting => match self.look_for_connection(exchange, res) {
+                    Ok(true) => continue,
+                    Ok(false) => return Progress::Waiting,
+                    Err(failure) => failure,
+                },
+                State::Securing => match self.look_for_handshake(exchange, res) {
                     Ok(true) => continue,
                     Ok(false) => return Progress::Waiting,
                     Err(failure) => failure,
@@ -292,8 +305,7 @@ impl Relay {
             exchange.log_upstream(&mut res.env, Level::Error, message);
             return Err(failure);
         }
-        self.note_connected(exchange, res.env.now.monotonic_ms);
-        Ok(true)
+        self.begin_handshake(exchange, res)
     }
 
     /// The connection stands.
@@ -320,7 +332,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({}) while sending request to upstream", told(error)),
+                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
             );
             return Some(Failure::ResetBeforeHeader);
         }
@@ -329,7 +341,7 @@ impl Relay {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("send() failed ({}) while sending request to upstream", told(error)),
+                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
             );
             Failure::ResetBeforeHeader
         })
@@ -459,7 +471,7 @@ impl Relay {
             }
         }
         run.choice.ended(failure, is_race, now_ms, run.received);
-        let whole = failure.is_none() && run.sending == Sending::Done;
+        let whole = failure.is_none() && run.is_sent();
         if whole && keeps && run.connection.wire.is_reusable() {
             peers::give_back(run, res);
         } else {
@@ -471,7 +483,8 @@ impl Relay {
     /// The owner gives up: the client has gone, or the response is made of something else.
     pub fn abandon(mut self: Box<Self>, exchange: &mut Exchange, res: &mut Resources) {
         self.stop_waiting(res);
-        for job in [self.creating.take(), self.publishing.take()].into_iter().flatten() {
+        for job in [self.creating.take(), self.publishing.take(), self.loading.cancel()].into_iter().flatten()
+        {
             res.jobs.remove(&job);
             res.files.cancel(job);
         }
@@ -519,6 +532,7 @@ impl Relay {
         }
         let failure = match self.state {
             State::Connecting => Failure::ConnectTimeout,
+            State::Securing => Failure::TlsTimeout,
             State::Heading if !self.is_sent() => Failure::SendTimeout,
             State::Heading => Failure::HeaderTimeout,
             State::Body => Failure::BodyTimeout,
@@ -528,6 +542,7 @@ impl Relay {
         };
         let doing = match failure {
             Failure::ConnectTimeout => "connecting to upstream",
+            Failure::TlsTimeout => "SSL handshaking to upstream",
             Failure::SendTimeout => "sending request to upstream",
             Failure::HeaderTimeout => "reading response header from upstream",
             _ => "reading upstream",
@@ -541,7 +556,7 @@ impl Relay {
     }
 
     fn is_sent(&self) -> bool {
-        self.run.as_ref().is_some_and(|run| run.sending == Sending::Done)
+        self.run.as_ref().is_some_and(Run::is_sent)
     }
 
     /// The deadline for the next byte.
@@ -553,12 +568,10 @@ impl Relay {
         };
         let conduct = &call.conduct;
         let patience = match self.state {
-            State::Connecting => conduct.connect_timeout,
-            State::Heading if run.sending != Sending::Done && !self.outbound.awaits_client() => {
-                conduct.send_timeout
-            }
+            State::Connecting | State::Securing => conduct.connect_timeout,
+            State::Heading if !run.is_sent() && !self.outbound.awaits_client() => conduct.send_timeout,
             // A client that sends its body slowly has its own deadline; the upstream waits for it.
-            State::Heading if run.sending != Sending::Done => {
+            State::Heading if !run.is_sent() => {
                 self.deadline_ms = u64::MAX;
                 return;
             }
@@ -577,6 +590,11 @@ impl Relay {
 }
 
 impl Run {
+    /// Whether the peer's system has the whole request.
+    fn is_sent(&self) -> bool {
+        self.sending == Sending::Done && !self.connection.owes()
+    }
+
     /// The peer has moved on to the next stage: its silence is counted anew.
     fn spoke(&mut self, next: Stage, now_ms: u64) {
         self.overdue_ms = self.choice.overdue_at(next, now_ms);

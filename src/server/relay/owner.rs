@@ -1,10 +1,9 @@
 //! What the owner of a relay asks and tells besides moving it on: the client's body on its way up, the raw bytes of a
 //! tunnel, rates and patience.
 
-use std::os::fd::{AsFd, BorrowedFd};
-
 use crate::http::exchange::Exchange;
 
+use super::connection::Connection;
 use super::limit::Limit;
 use super::links::{Link, Links};
 use super::outbound::Next;
@@ -71,10 +70,11 @@ impl Relay {
         self.began_ms
     }
 
-    /// The upstream's socket of a tunnel and what is known of it.
-    pub fn raw<'a>(&'a self, links: &'a mut Links) -> Option<(BorrowedFd<'a>, &'a mut Link)> {
-        let run = self.run.as_ref().filter(|_| self.state == State::Raw)?;
-        Some((run.connection.socket.as_fd(), links.get(run.connection.link)?))
+    /// The upstream's connection of a tunnel and what is known of its socket.
+    pub fn raw<'a>(&'a mut self, links: &'a mut Links) -> Option<(&'a mut Connection, &'a mut Link)> {
+        let run = self.run.as_mut().filter(|_| self.state == State::Raw)?;
+        let link = links.get(run.connection.link)?;
+        Some((&mut run.connection, link))
     }
 
     /// Counts what a tunnel moved, and renews its patience.

@@ -113,7 +113,7 @@ impl Relay {
         let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
         let pooled = match fresh_only {
             true => None,
-            false => res.idle.take(&group, &peer, exchange.location, call.idempotent, now_ms, &mut res.links),
+            false => res.idle.take(&group, &peer, exchange.location, call, now_ms, &mut res.links),
         };
         let idle_ms = pooled.as_ref().map(|(_, idle_ms)| *idle_ms);
         let reused = idle_ms.is_some();
@@ -302,7 +302,7 @@ impl Choice {
 pub fn give_back(run: Run, res: &mut Resources) {
     let Run { choice, mut connection, location, .. } = run;
     connection.requests += 1;
-    connection.wire.rest();
+    connection.rest();
     let now_ms = res.env.now.monotonic_ms;
     res.idle.put(&choice.group, choice.peer, location, connection, now_ms, &mut res.links);
 }

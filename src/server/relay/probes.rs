@@ -4,6 +4,7 @@
 //! A probe is a request on a connection of its own, which is closed behind it. It passes when its response complies
 //! with the `match` block, and fails when it does not, or when anything goes wrong before that is known.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use slab::Slab;
@@ -11,8 +12,9 @@ use slab::Slab;
 use crate::base::level::Level;
 use crate::http::modules::proxy::Pass;
 use crate::http::site::Site;
-use crate::http::upstream_call::{Conduct, Protocol};
+use crate::http::upstream_call::{CallTls, Conduct, Protocol};
 use crate::message::ResponseHead;
+use crate::proto::tls::{Fault, TlsError};
 use crate::server::worker::resources::Resources;
 use crate::upstream::Peer;
 use crate::upstream::health::HealthChecks;
@@ -20,6 +22,7 @@ use crate::upstream::match_rules::{self, BODY_LIMIT, Mismatch};
 
 use super::connection::{self, Connection};
 use super::links::Owner;
+use super::tls::{HandshakeFailure, TlsLayer};
 use super::wire::{Event, Wire};
 
 /// Probes under way at once; more wait for the next look.
@@ -31,6 +34,8 @@ const LOOK_AGAIN_MS: u64 = 10;
 struct Check {
     health: HealthChecks,
     conduct: Arc<Conduct>,
+    /// Whether over TLS, and how.
+    tls: Option<Arc<CallTls>>,
     /// The request, the same for all peers.
     request: Vec<u8>,
 }
@@ -43,6 +48,8 @@ struct Probe {
     peer: Arc<Peer>,
     connection: Connection,
     connected: bool,
+    /// The TLS handshake is over, if there is one.
+    secure: bool,
     sent: usize,
     head: ResponseHead,
     has_head: bool,
@@ -80,8 +87,11 @@ impl Probes {
                 continue;
             };
             let group = site.upstreams.group(pass.id).clone();
+            let tls = pass.secure.then(|| location.settings.proxy_ssl.probe(&pass.url.shown_host)).flatten();
             let known = |check: &Check| {
-                check.health.group().key() == group.key() && Arc::ptr_eq(check.health.plan(), plan)
+                check.health.group().key() == group.key()
+                    && Arc::ptr_eq(check.health.plan(), plan)
+                    && check.tls == tls
             };
             if self.checks.iter().any(known) {
                 continue;
@@ -97,7 +107,12 @@ impl Probes {
                 request.extend_from_slice(part);
             }
             let health = HealthChecks::new(plan.clone(), group, res.env.now.monotonic_ms);
-            self.checks.push(Check { health, conduct: location.settings.proxy.conduct.clone(), request });
+            self.checks.push(Check {
+                health,
+                conduct: location.settings.proxy.conduct.clone(),
+                tls,
+                request,
+            });
         }
     }
 
@@ -131,14 +146,22 @@ impl Probes {
 
     fn begin(&mut self, check: usize, peer: Arc<Peer>, res: &mut Resources) {
         let now_ms = res.env.now.monotonic_ms;
-        let Check { health, conduct, .. } = &self.checks[check];
+        let Check { health, conduct, tls, .. } = &self.checks[check];
         let place = self.probes.vacant_key();
         let address = health.plan().address_of(&peer);
         let opened = connection::open(&address, None, conduct).and_then(|socket| {
             let mut wire = Wire::new(Protocol::Http1);
             wire.begin_probe(conduct.buffer_size);
             let owner = Owner::Probe(place as u32);
-            Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)
+            let layer = match tls {
+                None => None,
+                Some(tls) => {
+                    Some(TlsLayer::start(tls, &tls.tls.config, peer.name()).map_err(std::io::Error::other)?)
+                }
+            };
+            let mut connection = Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)?;
+            connection.tls = layer.map(Box::new);
+            Ok(connection)
         });
         match opened {
             Ok(connection) => {
@@ -148,6 +171,7 @@ impl Probes {
                     peer,
                     connection,
                     connected: false,
+                    secure: false,
                     sent: 0,
                     head: ResponseHead::default(),
                     has_head: false,
@@ -211,7 +235,19 @@ impl Probe {
                 return Verdict::Failed("it refused the connection");
             }
             self.connected = true;
+            self.deadline_ms = now_ms + check.conduct.connect_timeout;
+        }
+        if !self.secure {
+            match self.shake(res) {
+                Ok(true) => {}
+                Ok(false) => return Verdict::Pending,
+                Err(verdict) => return verdict,
+            }
+            self.secure = true;
             self.deadline_ms = now_ms + check.conduct.read_timeout;
+        }
+        if self.connection.flush().is_err() {
+            return Verdict::Failed("it closed the connection");
         }
         while self.sent < check.request.len() {
             match self.connection.send(&check.request[self.sent..], false, &mut res.links) {
@@ -224,6 +260,19 @@ impl Probe {
         let verdict = self.receive(check, &mut buffer, res);
         res.upstream_input = buffer;
         verdict
+    }
+
+    fn shake(&mut self, res: &mut Resources) -> Result<bool, Verdict> {
+        let Some(tls) = &mut self.connection.tls else { return Ok(true) };
+        let Some(link) = res.links.get(self.connection.link) else { return Ok(false) };
+        tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link).map_err(|failure| {
+            match failure {
+                HandshakeFailure::Tls(TlsError { fault: Fault::Certificate, .. }) => {
+                    Verdict::Failed("its certificate is invalid")
+                }
+                _ => Verdict::Failed("the TLS handshake failed"),
+            }
+        })
     }
 
     fn receive(&mut self, check: &Check, buffer: &mut [u8], res: &mut Resources) -> Verdict {

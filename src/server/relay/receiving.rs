@@ -9,12 +9,14 @@ use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::Call;
 use crate::proto::h1::{ResponseError, ResponseFault};
+use crate::proto::tls::Fault;
 use crate::server::client::ClientKey;
 use crate::server::files::Completion;
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
-use super::failure::{Failure, told};
+use super::connection;
+use super::failure::Failure;
 use super::sending::Sending;
 use super::wire::Event;
 use super::{Ending, Fill, Relay, State};
@@ -139,9 +141,15 @@ impl Relay {
     }
 
     fn broken_before_head(&mut self, error: Errno, exchange: &mut Exchange, res: &mut Resources) -> Failure {
-        let message =
-            format_args!("recv() failed ({}) while reading response header from upstream", told(error));
+        let Some(run) = &mut self.run else { return Failure::ResetBeforeHeader };
+        let text = run.connection.told(connection::Call::Receive, error);
+        let message = format_args!("{text} while reading response header from upstream");
         exchange.log_upstream(&mut res.env, Level::Error, message);
+        // In TLS 1.3 a peer refuses our certificate when the handshake is over for us.
+        let refused = run.connection.tls.as_ref().and_then(|tls| tls.error());
+        if refused.is_some_and(|error| error.fault == Fault::Handshake) && !run.connection.wire.has_begun() {
+            return Failure::TlsHandshake;
+        }
         match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
             Some(Err(fault)) if self.run.as_ref().is_some_and(|run| run.connection.wire.has_begun()) => {
                 Failure::of_response(fault.fault)
@@ -348,7 +356,8 @@ impl Relay {
             }
             Ok(Some(_)) => Received::Some,
             Err(error) => {
-                let message = format_args!("recv() failed ({}) while reading upstream", told(error));
+                let text = self.run.as_ref().map(|run| run.connection.told(connection::Call::Receive, error));
+                let message = format_args!("{} while reading upstream", text.unwrap_or_default());
                 exchange.log_upstream(&mut res.env, Level::Error, message);
                 let fault = self.run.as_mut().map(|run| run.connection.wire.reset());
                 let failure = match fault {
@@ -366,6 +375,8 @@ impl Relay {
         let end = self.run.as_mut().map(|run| match run.sending {
             // A reset that sending has met is seen as an end by reading.
             Sending::Broken(_) => run.connection.wire.reset(),
+            // A body that lasts until the end of the connection may have been cut short (RFC 9112, 9.8).
+            _ if run.connection.was_cut() => run.connection.wire.reset(),
             _ => run.connection.wire.end_of_input(),
         });
         match end {
@@ -406,6 +417,9 @@ impl Relay {
             }
             return;
         }
+        if let Completion::UpstreamPair(loaded) = completion {
+            return self.take_pair(job, loaded, exchange, res.env.now.wall_secs);
+        }
         if self.creating != Some(job) {
             return;
         }
@@ -444,6 +458,15 @@ fn receive_direct(
     let Some(link) = res.links.get(run.connection.link) else { return Err(Errno::BADF) };
     if !link.readable {
         return Ok(None);
+    }
+    if let Some(tls) = &mut run.connection.tls {
+        return tls.receive_behind(
+            run.connection.socket.as_fd(),
+            memory,
+            most,
+            &mut res.upstream_input,
+            link,
+        );
     }
     memory.reserve(most);
     loop {

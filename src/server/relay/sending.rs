@@ -34,6 +34,13 @@ impl Relay {
         let Some(passed) = &exchange.upstream else { return };
         let Some(call) = &passed.call else { return };
         let before = run.sent;
+        if run.connection.owes() {
+            match run.connection.flush() {
+                Ok(()) if run.connection.owes() => return,
+                Ok(()) => run.moved_ms = res.env.now.monotonic_ms,
+                Err(error) => run.sending = Sending::Broken(error),
+            }
+        }
         if let Sending::Head(sent) = run.sending {
             match run.send_head(&call.head, sent, outbound.next(&call.body, &exchange.request_body), res) {
                 Ok((head, body)) => {
@@ -53,6 +60,14 @@ impl Relay {
                 }
                 Next::Starved => break,
                 Next::Bytes(bytes) => run.connection.send(bytes, false, &mut res.links),
+                Next::File(file, offset, length) if run.connection.tls.is_some() => {
+                    let most = usize::try_from(length).unwrap_or(usize::MAX).min(res.copy.len());
+                    match rustix::io::pread(file, &mut res.copy[..most], offset) {
+                        Ok(0) => Err(Errno::IO),
+                        Ok(count) => run.connection.send(&res.copy[..count], false, &mut res.links),
+                        Err(error) => Err(error),
+                    }
+                }
                 Next::File(file, offset, length) => {
                     let most = usize::try_from(length).unwrap_or(usize::MAX);
                     let socket = run.connection.socket.as_fd();

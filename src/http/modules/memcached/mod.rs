@@ -156,6 +156,7 @@ fn ask(exchange: &mut Exchange, context: &mut Context) -> Flow {
         target: Target::Fixed(pass.target),
         conduct: Arc::clone(&settings.conduct),
         protocol: Protocol::Memcached,
+        tls: None,
         head,
         body: CallBody::None,
         is_head: false,

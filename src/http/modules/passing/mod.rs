@@ -3,12 +3,15 @@
 
 mod address;
 mod options;
+mod tls;
 
 pub use address::{PassUrl, computed_address, parse_address};
 pub use options::{
     Bind, BufferPlan, Buffers, PAGE, Words, bind, buffers, conditions, effective_conditions, rate, small,
     store_access,
 };
+
+pub use tls::{TlsPlan, TlsSlot, UpstreamMemory, UpstreamTls, finish as finish_tls};
 
 use crate::http::build::Scope;
 use crate::http::phases::Handler;

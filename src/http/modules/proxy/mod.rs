@@ -47,6 +47,8 @@ settings! {
     values {
         /// Where the first directive about sizes of buffers stands.
         buffers_place: Option<(Span, IncludeId)> = None, inherit;
+        /// Where `proxy_pass` stands.
+        pass_place: Option<(Span, IncludeId)> = None, inherit;
     }
     fields {
         /// The address that connections to upstreams come from.
@@ -214,5 +216,15 @@ settings! {
         "proxy_headers_hash_bucket_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "64", without_meaning;
         /// Without meaning here: tables size themselves.
         "proxy_headers_hash_max_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "512", without_meaning;
+    }
+}
+
+impl Settings {
+    /// Where `proxy_pass` stands, if requests may go on over TLS.
+    pub fn may_need_tls(&self) -> Option<(Span, IncludeId)> {
+        match self.pass.as_ref()? {
+            Pass::Fixed(fixed) if !fixed.secure => None,
+            Pass::Fixed(_) | Pass::Computed(_) => self.pass_place,
+        }
     }
 }

@@ -64,6 +64,7 @@ fn prepare_for(
         target: destination.target,
         conduct: Arc::clone(&settings.conduct),
         protocol: Protocol::Http1,
+        tls: None,
         head,
         body,
         is_head: false,
@@ -79,6 +80,12 @@ fn prepare_for(
         hash_key: Vec::new(),
         sticky: Vec::new(),
     });
+    if let Some(host) = destination.secure_host {
+        let tls = context.site.settings(exchange.location).proxy_ssl.call(exchange, context, &host)?;
+        if let Some(call) = exchange.upstream.as_mut().and_then(|passed| passed.call.as_mut()) {
+            call.tls = Some(tls);
+        }
+    }
     let mut head = exchange.take_call_head();
     let written = write_head(exchange, context, settings, uri, framing, &mut head);
     let Some(call) = exchange.upstream.as_mut().and_then(|passed| passed.call.as_mut()) else {

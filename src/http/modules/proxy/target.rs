@@ -22,8 +22,10 @@ use super::redirects::Rule;
 /// Where `proxy_pass` may stand.
 pub const PASS: Place = Place::LOCATION.union(Place::IF_LOCATION).union(Place::LIMIT_EXCEPT);
 
-/// The protocol's usual port.
-pub const DEFAULT_PORT: u16 = 80;
+/// The usual port of `http://`.
+const HTTP_PORT: u16 = 80;
+/// The usual port of `https://`.
+const HTTPS_PORT: u16 = 443;
 
 /// What `proxy_pass` says.
 #[derive(Clone, Debug)]
@@ -41,6 +43,8 @@ pub struct FixedPass {
     pub id: PassId,
     /// The address and its URI.
     pub url: PassUrl,
+    /// Whether it is spoken to over TLS.
+    pub secure: bool,
     /// Bytes of the URI that the URI of the address takes the place of: the location's name.
     pub replaced: usize,
     /// What `proxy_redirect default` does.
@@ -55,16 +59,12 @@ pub(super) fn read(scope: &mut Scope, call: &Call) -> Result<Option<Pass>, Compl
     let word = call.arg(0);
     let template = scope.builder.template(word)?;
     set_handler(scope, handler::handle);
+    scope.drafts.proxy.get_or_insert_default().pass_place = Some(Some((call.span(), call.directive.include)));
     let Some(text) = template.as_literal() else { return Ok(Some(Pass::Computed(template))) };
-    let rest = match split_scheme(text) {
-        Scheme::Http(rest) => rest,
-        Scheme::Https => {
-            let message = "\"https://\" in \"proxy_pass\" is known to nginx but not built into thalweg yet";
-            return Err(Complaint::new(message).at(word).help("TLS to upstreams comes later"));
-        }
-        Scheme::Unknown => return Err(Complaint::new("invalid URL prefix").at(word)),
+    let Some((secure, rest)) = split_scheme(text) else {
+        return Err(Complaint::new("invalid URL prefix").at(word));
     };
-    let url = parse_address(rest, DEFAULT_PORT, true).map_err(|what| {
+    let url = parse_address(rest, usual_port(secure), true).map_err(|what| {
         Complaint::new(format!("{what} in upstream \"{}\"", String::from_utf8_lossy(rest))).at(word)
     })?;
     let is_prefix = scope.context == Place::LOCATION
@@ -86,7 +86,7 @@ pub(super) fn read(scope: &mut Scope, call: &Call) -> Result<Option<Pass>, Compl
     };
     let replaced = if url.uri.is_empty() { 0 } else { location.len() };
     let id = scope.builder.pass(url.address.clone());
-    Ok(Some(Pass::Fixed(Arc::new(FixedPass { id, url, replaced, default_redirect }))))
+    Ok(Some(Pass::Fixed(Arc::new(FixedPass { id, url, secure, replaced, default_redirect }))))
 }
 
 /// What `-t` says where the location's name and the URI that takes its place differ in their last slash: such requests
@@ -104,21 +104,17 @@ fn glued(location: &[u8], uri: &[u8]) -> Option<String> {
     ))
 }
 
-enum Scheme<'a> {
-    Http(&'a [u8]),
-    Https,
-    Unknown,
+/// Whether it is `https://` rather than `http://`, and what follows.
+fn split_scheme(url: &[u8]) -> Option<(bool, &[u8])> {
+    let after = |scheme: &[u8]| {
+        let (text, rest) = url.split_at_checked(scheme.len())?;
+        text.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    after(b"http://").map(|rest| (false, rest)).or_else(|| after(b"https://").map(|rest| (true, rest)))
 }
 
-fn split_scheme(url: &[u8]) -> Scheme<'_> {
-    let scheme = |name: &[u8]| url.get(..name.len()).is_some_and(|text| text.eq_ignore_ascii_case(name));
-    if scheme(b"http://") {
-        Scheme::Http(&url[7..])
-    } else if scheme(b"https://") {
-        Scheme::Https
-    } else {
-        Scheme::Unknown
-    }
+fn usual_port(secure: bool) -> u16 {
+    if secure { HTTPS_PORT } else { HTTP_PORT }
 }
 
 /// Where one request goes.
@@ -127,6 +123,8 @@ pub struct Destination {
     pub target: Target,
     /// Host and port of the address, where variables gave it.
     pub computed: Option<PassUrl>,
+    /// The host as `$proxy_host` shows it, if it is spoken to over TLS.
+    pub secure_host: Option<Box<[u8]>>,
 }
 
 /// Computes where the request goes, and appends its URI to `out`.
@@ -142,33 +140,29 @@ pub fn choose(
     match pass {
         Pass::Fixed(fixed) => {
             append_uri(exchange, &fixed.url.uri, fixed.replaced, out);
-            Ok(Destination { target: Target::Fixed(fixed.id), computed: None })
+            let secure_host = fixed.secure.then(|| fixed.url.shown_host.clone());
+            Ok(Destination { target: Target::Fixed(fixed.id), computed: None, secure_host })
         }
         Pass::Computed(template) => {
-            let url = exchange.with_rendered(template, context, computed)?;
+            let (secure, url) = exchange.with_rendered(template, context, computed)?;
             match &*url.uri {
                 b"" => append_uri(exchange, b"", 0, out),
                 uri => append_safe(out, uri),
             }
-            Ok(Destination { target: Target::Computed(url.address.clone()), computed: Some(url) })
+            let secure_host = secure.then(|| url.shown_host.clone());
+            Ok(Destination { target: Target::Computed(url.address.clone()), computed: Some(url), secure_host })
         }
     }
 }
 
-fn computed(exchange: &mut Exchange, context: &mut Context, text: &[u8]) -> Result<PassUrl, Status> {
-    let shown = || String::from_utf8_lossy(text);
-    match split_scheme(text) {
-        Scheme::Http(rest) => computed_address(exchange, context, rest, DEFAULT_PORT, true),
-        Scheme::Https => {
-            let message = format_args!("\"{}\": TLS to upstreams is not built into thalweg yet", shown());
-            exchange.log(context, Level::Error, message);
-            Err(Status::INTERNAL_SERVER_ERROR)
-        }
-        Scheme::Unknown => {
-            exchange.log(context, Level::Error, format_args!("invalid URL prefix in \"{}\"", shown()));
-            Err(Status::INTERNAL_SERVER_ERROR)
-        }
-    }
+fn computed(exchange: &mut Exchange, context: &mut Context, text: &[u8]) -> Result<(bool, PassUrl), Status> {
+    let Some((secure, rest)) = split_scheme(text) else {
+        let shown = String::from_utf8_lossy(text);
+        exchange.log(context, Level::Error, format_args!("invalid URL prefix in \"{shown}\""));
+        return Err(Status::INTERNAL_SERVER_ERROR);
+    };
+    let url = computed_address(exchange, context, rest, usual_port(secure), true)?;
+    Ok((secure, url))
 }
 
 /// Appends the URI for an address with this URI part; the first `replaced` bytes of the request's give way to it.

@@ -84,7 +84,30 @@ fn variables_may_name_any_address() {
     let mut world = server("location / { proxy_pass $arg_a; }");
     let reply = world.get("/?a=ftp:");
     assert_eq!((reply.status, reply.log_texts()), (500, vec!["[error] invalid URL prefix in \"ftp:\""]));
-    assert_eq!(world.get("/?a=https://b").status, 500);
+    world.upstream(OK).get("/?a=https://b");
+    let call = &world.calls.last().unwrap().call;
+    let expected = PassAddress::Host { host: b"b"[..].into(), port: None, default_port: 443 };
+    assert_eq!(call.target, Target::Computed(expected));
+    assert_eq!(&*call.tls.as_ref().unwrap().name, "b");
+    world.upstream(OK).get("/?a=http://b");
+    assert!(world.calls.last().unwrap().call.tls.is_none());
+}
+
+#[test]
+fn https_has_its_own_usual_port_and_the_host_s_name() {
+    for (directives, host, name) in [
+        ("proxy_pass https://B;", "B", "B"),
+        ("proxy_pass https://B:443;", "B", "B"),
+        ("proxy_pass HTTPS://B:8443;", "B:8443", "B"),
+        ("proxy_pass https://unix:/s:;", "localhost", "localhost"),
+        ("proxy_pass https://b:80; proxy_ssl_name $proxy_host;", "b:80", "b"),
+        ("proxy_pass https://b; proxy_ssl_name c$arg_x:1;", "b", "c"),
+    ] {
+        let mut world = server(&format!("location / {{ {directives} }}"));
+        world.upstream(OK).get("/");
+        assert_eq!(world.calls[0].lines(), [format!("Host: {host}")], "{directives}");
+        assert_eq!(&*world.calls[0].call.tls.as_ref().unwrap().name, name, "{directives}");
+    }
 }
 
 #[test]
@@ -506,10 +529,7 @@ fn mistakes_are_reported_in_nginx_s_words() {
         ("location / { proxy_pass http://; }", "no host in upstream \"\""),
         ("location / { proxy_pass http://a:99999/x; }", "invalid port in upstream \"a:99999/x\""),
         ("location / { proxy_pass http://a; proxy_pass http://b; }", "\"proxy_pass\" directive is duplicate"),
-        (
-            "location / { proxy_pass https://a; }",
-            "\"https://\" in \"proxy_pass\" is known to nginx but not built into thalweg yet",
-        ),
+        ("location / { proxy_pass ftp://a; }", "invalid URL prefix"),
         ("proxy_http_version 3;", "invalid value \"3\""),
         ("proxy_http_version 2;", "\"proxy_http_version 2\" is known to nginx but not built into thalweg yet"),
         (

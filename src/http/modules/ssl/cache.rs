@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::proto::tls::ServerTlsConfig;
-
 use super::{CertificateCache, PairText};
 
-/// What is kept of one worker and one server. The owner asks for each handshake, and reads files as it is told.
-#[derive(Default)]
-pub struct PairCache {
-    kept: HashMap<Vec<PairText>, Kept>,
+/// What is kept of one server, or of one side towards upstreams. The owner asks for each handshake, and reads files as it
+/// is told.
+pub struct PairCache<C> {
+    kept: HashMap<Vec<PairText>, Kept<C>>,
 }
 
-struct Kept {
-    config: Arc<ServerTlsConfig>,
+struct Kept<C> {
+    config: Arc<C>,
     /// Tells one state of the files from another: times and numbers of theirs, as the owner likes.
     state: u64,
     /// Seconds at which the files were looked at.
@@ -24,18 +22,24 @@ struct Kept {
 }
 
 /// What is known of some pairs.
-pub enum Cached {
+pub enum Cached<C> {
     /// Use this.
-    Fresh(Arc<ServerTlsConfig>),
+    Fresh(Arc<C>),
     /// Use this if the files are in this state still, and call [`PairCache::confirm`]; else load them.
-    Check(Arc<ServerTlsConfig>, u64),
+    Check(Arc<C>, u64),
     /// Load them.
     Missing,
 }
 
-impl PairCache {
+impl<C> Default for PairCache<C> {
+    fn default() -> PairCache<C> {
+        PairCache { kept: HashMap::new() }
+    }
+}
+
+impl<C> PairCache<C> {
     /// What is kept for these pairs; `now` in seconds.
-    pub fn find(&mut self, pairs: &[PairText], now: u64, limits: CertificateCache) -> Cached {
+    pub fn find(&mut self, pairs: &[PairText], now: u64, limits: CertificateCache) -> Cached<C> {
         let Some(kept) = self.kept.get_mut(pairs) else { return Cached::Missing };
         if now.saturating_sub(kept.used) > limits.inactive {
             self.kept.remove(pairs);
@@ -60,7 +64,7 @@ impl PairCache {
     pub fn keep(
         &mut self,
         pairs: Vec<PairText>,
-        config: Arc<ServerTlsConfig>,
+        config: Arc<C>,
         state: u64,
         now: u64,
         limits: CertificateCache,
@@ -92,7 +96,7 @@ impl PairCache {
 mod tests {
     use super::super::FileOrData;
     use super::*;
-    use crate::proto::tls::fuzz;
+    use crate::proto::tls::{ServerTlsConfig, fuzz};
 
     const LIMITS: CertificateCache = CertificateCache { max: 2, inactive: 10, valid: 60 };
 
@@ -101,7 +105,7 @@ mod tests {
         vec![PairText { certificate: file("pem"), key: file("key") }]
     }
 
-    fn filled() -> PairCache {
+    fn filled() -> PairCache<ServerTlsConfig> {
         let mut cache = PairCache::default();
         cache.keep(pairs("a"), Arc::clone(fuzz::config()), 7, 0, LIMITS);
         cache

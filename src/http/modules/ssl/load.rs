@@ -7,13 +7,15 @@ use crate::conf::diagnostics::Diagnostic;
 use crate::conf::files::Files;
 use crate::conf::source::{IncludeId, Span};
 use crate::http::build::Builder;
+use crate::http::context::Context;
+use crate::http::exchange::Exchange;
 use crate::proto::tls::{
     Certificates, ClientAuth, MAX_RECORD, Pair, PairFile, ServerOptions, ServerTlsConfig, SessionCache, TicketKeys,
     TlsClock, Trust,
 };
 
 use super::site_tls::{FileOrData, ServerTls, SiteTls, TlsMemory};
-use super::{FileText, SessionCacheSetting, Settings};
+use super::{FileText, PairText, SessionCacheSetting, Settings};
 
 /// What ALPN offers, the most wanted first, as in nginx without HTTP/2.
 const PROTOCOLS: &[&[u8]] = &[b"http/1.1", b"http/1.0", b"http/0.9"];
@@ -23,34 +25,46 @@ const PROTOCOLS_WITH_HTTP2: &[&[u8]] = &[b"h2", b"http/1.1", b"http/1.0", b"http
 const EARLY_SESSIONS: usize = 20_480;
 
 /// What is wrong, and where it is written.
-pub(super) struct Problem {
+pub(in crate::http::modules) struct Problem {
     /// In nginx's words where they fit.
     pub message: String,
-    place: (Span, IncludeId),
-    help: Option<&'static str>,
+    /// The directive at fault.
+    pub place: (Span, IncludeId),
+    /// What to do about it.
+    pub help: Option<&'static str>,
 }
 
 impl Problem {
+    /// Puts it before the reader.
+    pub fn report(self, builder: &mut Builder) {
+        let (span, include) = self.place;
+        let mut diagnostic = Diagnostic::error(self.message).at(span).within(include);
+        if let Some(help) = self.help {
+            diagnostic = diagnostic.help(help);
+        }
+        builder.diagnostics.push(diagnostic);
+    }
+
     fn new(file: &FileText, message: String) -> Problem {
         Problem { message, place: file.place, help: None }
     }
 }
 
 /// Where a server's certificates come from.
-pub(super) struct Sources {
+pub(in crate::http::modules) struct Sources {
     /// Certificates and keys, as written.
     pub pairs: Vec<(FileText, FileText)>,
     /// `ssl_password_file`: its content.
-    passwords: Option<Arc<[u8]>>,
+    pub passwords: Option<Arc<[u8]>>,
     /// `ssl_stapling_file`: its content in DER.
-    staple: Option<Vec<u8>>,
+    pub staple: Option<Vec<u8>>,
     /// Every file of pairs without variables.
     pub paths: Vec<Arc<str>>,
 }
 
 /// Pairs with the contents of the files that they were made of.
 #[derive(Default)]
-pub(super) struct LoadedPairs {
+pub(in crate::http::modules) struct LoadedPairs {
     pub pairs: Vec<Pair>,
     pub contents: Vec<Arc<[u8]>>,
 }
@@ -59,6 +73,15 @@ impl Sources {
     /// Whether a name has variables.
     pub fn is_dynamic(&self) -> bool {
         self.pairs.iter().any(|(certificate, key)| is_dynamic(certificate) || is_dynamic(key))
+    }
+
+    /// The pairs' names, rendered.
+    pub fn render(&self, exchange: &mut Exchange, context: &mut Context, conf_prefix: &str) -> Vec<PairText> {
+        let mut render = |file: &FileText| {
+            exchange.with_rendered(&file.template, context, |_, _, text| FileOrData::of(text, conf_prefix))
+        };
+        let pairs = self.pairs.iter();
+        pairs.map(|(certificate, key)| PairText { certificate: render(certificate), key: render(key) }).collect()
     }
 
     /// The lines of the password file.
@@ -80,8 +103,8 @@ impl Sources {
             return Ok(LoadedPairs { pairs, contents });
         }
         for (certificate, key) in &self.pairs {
-            let chain = read(files, certificate, conf_prefix, "certificate")?;
-            let secret = read(files, key, conf_prefix, "certificate key")?;
+            let chain = read_file(files, certificate, conf_prefix, "certificate")?;
+            let secret = read_file(files, key, conf_prefix, "certificate key")?;
             let pair = Pair::load(&chain, &secret, &passwords, self.staple.as_deref());
             pairs.push(pair.map_err(|error| match error.file {
                 PairFile::Certificate => Problem::new(certificate, cannot("certificate", certificate, conf_prefix, &error.message)),
@@ -109,7 +132,13 @@ fn cannot(what: &str, file: &FileText, conf_prefix: &str, why: &str) -> String {
     }
 }
 
-fn read(files: &mut dyn Files, file: &FileText, conf_prefix: &str, what: &str) -> Result<Arc<[u8]>, Problem> {
+/// What a file holds that a directive names; `what` it is meant to be.
+pub(in crate::http::modules) fn read_file(
+    files: &mut dyn Files,
+    file: &FileText,
+    conf_prefix: &str,
+    what: &str,
+) -> Result<Arc<[u8]>, Problem> {
     match literal(file, conf_prefix) {
         FileOrData::Data(text) => Ok(text.into()),
         FileOrData::File(path) => match files.read_data(&path) {
@@ -119,6 +148,39 @@ fn read(files: &mut dyn Files, file: &FileText, conf_prefix: &str, what: &str) -
             }
         },
     }
+}
+
+/// Trust in the certificates of some files, with a list of those that were revoked.
+pub(in crate::http::modules) fn read_trust<'a>(
+    files: &mut dyn Files,
+    named: impl Iterator<Item = &'a FileText>,
+    crl: Option<&FileText>,
+    depth: usize,
+    conf_prefix: &str,
+    place: (Span, IncludeId),
+) -> Result<Trust, Problem> {
+    let mut trusted = Vec::new();
+    for file in named {
+        let text = read_file(files, file, conf_prefix, "certificate")?;
+        // Each by itself first, so that the directive at fault is told.
+        let found = Trust::new(&[&text], &[], depth)
+            .map_err(|message| Problem::new(file, cannot("certificate", file, conf_prefix, &message)))?;
+        if found.is_empty() {
+            let message = cannot("certificate", file, conf_prefix, "no certificate in the file");
+            return Err(Problem::new(file, message));
+        }
+        trusted.push(text);
+    }
+    let trusted: Vec<&[u8]> = trusted.iter().map(|text| &**text).collect();
+    let revoked = match crl {
+        Some(file) => Some((read_file(files, file, conf_prefix, "CRL")?, file)),
+        None => None,
+    };
+    let lists: Vec<&[u8]> = revoked.iter().map(|(text, _)| &**text).collect();
+    Trust::new(&trusted, &lists, depth).map_err(|message| match revoked {
+        Some((_, file)) => Problem::new(file, cannot("CRL", file, conf_prefix, &message)),
+        None => Problem { message, place, help: None },
+    })
 }
 
 /// A server as far as TLS goes.
@@ -200,12 +262,7 @@ impl Loader<'_> {
         match self.try_server(settings) {
             Ok(tls) => Some(Arc::new(tls)),
             Err(problem) => {
-                let (span, include) = problem.place;
-                let mut diagnostic = Diagnostic::error(problem.message).at(span).within(include);
-                if let Some(help) = problem.help {
-                    diagnostic = diagnostic.help(help);
-                }
-                self.builder.diagnostics.push(diagnostic);
+                problem.report(self.builder);
                 None
             }
         }
@@ -217,7 +274,7 @@ impl Loader<'_> {
         let LoadedPairs { pairs, contents } = sources.load(self.files, &conf_prefix)?;
         let trust = self.trust(settings)?;
         let authorities = match &settings.client_certificate {
-            Some(file) => vec![read(self.files, file, &conf_prefix, "certificate")?],
+            Some(file) => vec![read_file(self.files, file, &conf_prefix, "certificate")?],
             None => Vec::new(),
         };
         let (sessions, tickets) = (self.sessions(settings)?, self.tickets(settings)?);
@@ -273,11 +330,11 @@ impl Loader<'_> {
             return Err(Problem::new(file, message));
         }
         let passwords = match &settings.password_file {
-            Some(file) => Some(read(self.files, file, &conf_prefix, "passwords")?),
+            Some(file) => Some(read_file(self.files, file, &conf_prefix, "passwords")?),
             None => None,
         };
         let staple = match &settings.stapling_file {
-            Some(file) => Some(read(self.files, file, &conf_prefix, "OCSP response")?.to_vec()),
+            Some(file) => Some(read_file(self.files, file, &conf_prefix, "OCSP response")?.to_vec()),
             None => None,
         };
         let pairs: Vec<_> = settings.certificates.iter().cloned().zip(settings.keys.iter().cloned()).collect();
@@ -301,28 +358,8 @@ impl Loader<'_> {
             let message = "no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client".to_owned();
             return Err(Problem { message, place: self.place(settings), help: None });
         }
-        let mut trusted = Vec::new();
-        for file in named {
-            let text = read(self.files, file, &conf_prefix, "certificate")?;
-            // Each by itself first, so that the directive at fault is told.
-            let found = Trust::new(&[&text], &[], depth)
-                .map_err(|message| Problem::new(file, cannot("certificate", file, &conf_prefix, &message)))?;
-            if found.is_empty() {
-                let message = cannot("certificate", file, &conf_prefix, "no certificate in the file");
-                return Err(Problem::new(file, message));
-            }
-            trusted.push(text);
-        }
-        let trusted: Vec<&[u8]> = trusted.iter().map(|text| &**text).collect();
-        let (revoked, file) = match &settings.crl {
-            Some(file) => (vec![read(self.files, file, &conf_prefix, "CRL")?], Some(file)),
-            None => (Vec::new(), None),
-        };
-        let revoked: Vec<&[u8]> = revoked.iter().map(|text| &**text).collect();
-        Trust::new(&trusted, &revoked, depth).map_err(|message| match file {
-            Some(file) => Problem::new(file, cannot("CRL", file, &conf_prefix, &message)),
-            None => Problem { message, place: self.place(settings), help: None },
-        })
+        let place = self.place(settings);
+        read_trust(self.files, named, settings.crl.as_ref(), depth, &conf_prefix, place)
     }
 
     fn sessions(&mut self, settings: &Settings) -> Result<Option<Arc<SessionCache>>, Problem> {
@@ -372,7 +409,7 @@ impl Loader<'_> {
         let conf_prefix = self.builder.conf_prefix.clone();
         let mut contents = Vec::new();
         for file in &settings.ticket_keys {
-            let content = read(self.files, file, &conf_prefix, "session ticket key")?;
+            let content =read_file(self.files, file, &conf_prefix, "session ticket key")?;
             if !matches!(content.len(), 48 | 80) {
                 let FileOrData::File(path) = literal(file, &conf_prefix) else { continue };
                 let message = format!("\"{path}\" must be 48 or 80 bytes");

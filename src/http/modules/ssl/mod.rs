@@ -30,6 +30,7 @@ use crate::proto::tls::{ClientAuth, ClientVerdict, Group, Primitives, Suite, Ver
 
 pub use cache::{Cached, PairCache};
 pub use load::{AddressPlace, ServerPlace, finish};
+pub(in crate::http::modules) use load::{Problem, Sources, read_trust, read_file};
 pub use site_tls::{FileOrData, PairText, ServerTls, SiteTls, server_of};
 pub use variables::VARIABLES;
 
@@ -196,27 +197,32 @@ impl Settings {
         if let Some(groups) = &self.curves {
             primitives.groups = groups.0.clone();
         }
-        let commands = &self.commands;
-        if let Some(suites) = &commands.suites_1_2 {
-            primitives.suites_1_2.clone_from(suites);
-        }
-        if let Some(suites) = &commands.suites_1_3 {
-            primitives.suites_1_3.clone_from(suites);
-        }
-        if let Some(groups) = &commands.groups {
-            primitives.groups.clone_from(&groups.0);
-        }
-        let allows = |minor| {
-            commands.lowest.is_none_or(|lowest| lowest <= minor)
-                && commands.highest.is_none_or(|highest| highest >= minor)
-        };
-        primitives.versions.tls12 &= allows(2);
-        primitives.versions.tls13 &= allows(3);
+        self.commands.apply(&mut primitives);
         primitives
     }
 }
 
-fn file_text(scope: &mut Scope, call: &Call) -> Result<FileText, Complaint> {
+impl Commands {
+    /// Changes versions, suites and groups as the commands say.
+    pub fn apply(&self, primitives: &mut Primitives) {
+        if let Some(suites) = &self.suites_1_2 {
+            primitives.suites_1_2.clone_from(suites);
+        }
+        if let Some(suites) = &self.suites_1_3 {
+            primitives.suites_1_3.clone_from(suites);
+        }
+        if let Some(groups) = &self.groups {
+            primitives.groups.clone_from(&groups.0);
+        }
+        let allows = |minor| {
+            self.lowest.is_none_or(|lowest| lowest <= minor) && self.highest.is_none_or(|highest| highest >= minor)
+        };
+        primitives.versions.tls12 &= allows(2);
+        primitives.versions.tls13 &= allows(3);
+    }
+}
+
+pub(in crate::http::modules) fn file_text(scope: &mut Scope, call: &Call) -> Result<FileText, Complaint> {
     let word = call.arg(0);
     if word.as_bytes().starts_with(b"engine:") || word.as_bytes().starts_with(b"store:") {
         let complaint = Complaint::new(format!("\"{}\": keys of engines and stores cannot be used", word.lossy()));
@@ -233,7 +239,7 @@ fn add_file(scope: &mut Scope, call: &Call, slot: &mut Option<Vec<FileText>>) ->
 }
 
 /// A file without variables.
-fn file(_: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
+pub(in crate::http::modules) fn file(_: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
     let place = (call.span(), call.directive.include);
     Ok(Some(FileText { template: Template::literal(call.arg(0).as_bytes()), place }))
 }
@@ -245,7 +251,7 @@ fn buffer_size(scope: &mut Scope, call: &Call) -> Result<u64, Complaint> {
     }
 }
 
-fn protocols(scope: &mut Scope, call: &Call) -> Result<Versions, Complaint> {
+pub(in crate::http::modules) fn protocols(scope: &mut Scope, call: &Call) -> Result<Versions, Complaint> {
     let mut versions = Versions { tls12: false, tls13: false };
     let mut old = Vec::new();
     for word in call.args() {
@@ -266,7 +272,7 @@ fn protocols(scope: &mut Scope, call: &Call) -> Result<Versions, Complaint> {
     Ok(versions)
 }
 
-fn ciphers(scope: &mut Scope, call: &Call) -> Result<Option<Arc<[Suite]>>, Complaint> {
+pub(in crate::http::modules) fn ciphers(scope: &mut Scope, call: &Call) -> Result<Option<Arc<[Suite]>>, Complaint> {
     suites_1_2(scope, call, call.arg(0)).map(|suites| Some(suites.into()))
 }
 
@@ -311,7 +317,7 @@ fn groups(scope: &mut Scope, call: &Call, word: &Word) -> Result<Groups, Complai
     Ok(Groups(groups))
 }
 
-fn certificate_cache(_: &mut Scope, call: &Call) -> Result<Option<CertificateCache>, Complaint> {
+pub(in crate::http::modules) fn certificate_cache(_: &mut Scope, call: &Call) -> Result<Option<CertificateCache>, Complaint> {
     let mut cache = CertificateCache { max: 0, inactive: 10, valid: 60 };
     for word in call.args() {
         let text = word.as_bytes();
@@ -334,7 +340,7 @@ fn certificate_cache(_: &mut Scope, call: &Call) -> Result<Option<CertificateCac
         }
     }
     if cache.max == 0 {
-        return Err(Complaint::new("\"ssl_certificate_cache\" must have the \"max\" parameter"));
+        return Err(Complaint::new(format!("\"{}\" must have the \"max\" parameter", call.name())));
     }
     Ok(Some(cache))
 }
@@ -413,7 +419,7 @@ fn stapling(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     }
 }
 
-fn conf_command(scope: &mut Scope, call: &Call, slot: &mut Option<Commands>) -> Result<(), Complaint> {
+pub(in crate::http::modules) fn conf_command(scope: &mut Scope, call: &Call, slot: &mut Option<Commands>) -> Result<(), Complaint> {
     let commands = slot.get_or_insert_default();
     let (name, word) = (call.arg(0).lossy(), call.arg(1));
     let text = word.as_str().ok_or_else(|| Complaint::invalid_value(word))?;
@@ -433,7 +439,10 @@ fn conf_command(scope: &mut Scope, call: &Call, slot: &mut Option<Commands>) -> 
         "minprotocol" => commands.lowest = version_bound(scope, call, word, text)?,
         "maxprotocol" => commands.highest = version_bound(scope, call, word, text)?,
         "options" => options(scope, call, word, text, commands),
-        _ => scope.warn(call, format!("\"{name}\" of \"ssl_conf_command\" has no counterpart here, without effect")),
+        _ => {
+            let directive = call.name();
+            scope.warn(call, format!("\"{name}\" of \"{directive}\" has no counterpart here, without effect"));
+        }
     }
     Ok(())
 }

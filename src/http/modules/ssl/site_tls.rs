@@ -8,12 +8,13 @@ use crate::base::regex::Captures;
 use crate::conf::files::Files;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
+use crate::http::modules::passing::UpstreamMemory;
 use crate::http::server_names::ServerNames;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::proto::tls::{Certificates, Pair, ServerTlsConfig, SessionCache, TicketKeys, TlsClock};
 
 use super::load::{LoadedPairs, Sources};
-use super::{CertificateCache, FileText};
+use super::CertificateCache;
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -33,6 +34,8 @@ pub struct TlsMemory {
     pub(super) caches: HashMap<(Arc<str>, u64, u64), Arc<SessionCache>>,
     /// Random ticket keys by lifetime.
     pub(super) tickets: HashMap<u64, Arc<TicketKeys>>,
+    /// TLS to upstreams, by everything that it is made of.
+    upstreams: UpstreamMemory,
 }
 
 /// The TLS of one server; servers with the very same settings have it in common.
@@ -95,6 +98,16 @@ impl SiteTls {
         })
     }
 
+    /// TLS to upstreams, by everything that it is made of.
+    pub(in crate::http::modules) fn upstreams(&self) -> &UpstreamMemory {
+        &self.memory.upstreams
+    }
+
+    /// See [`SiteTls::upstreams`].
+    pub(in crate::http::modules) fn upstreams_mut(&mut self) -> &mut UpstreamMemory {
+        &mut self.memory.upstreams
+    }
+
     /// What a new site takes over from this one.
     pub fn memory(&self) -> (Arc<TlsClock>, TlsMemory) {
         (Arc::clone(&self.clock), self.memory.clone())
@@ -130,11 +143,7 @@ impl ServerTls {
     /// Renders the names of certificates and keys for a client. The exchange is one without a request, whose connection
     /// knows the TLS facts of the ClientHello.
     pub fn render(&self, exchange: &mut Exchange, context: &mut Context) -> Vec<PairText> {
-        let mut render = |file: &FileText| {
-            exchange.with_rendered(&file.template, context, |_, _, text| FileOrData::of(text, &self.conf_prefix))
-        };
-        let pairs = self.sources.pairs.iter();
-        pairs.map(|(certificate, key)| PairText { certificate: render(certificate), key: render(key) }).collect()
+        self.sources.render(exchange, context, &self.conf_prefix)
     }
 
     /// The configuration with these certificates and keys (PEM), for a client whose names were rendered.

@@ -82,7 +82,7 @@ fn connect(site: &Site, name: &str) -> Result<TlsFacts, String> {
 
 fn connect_with(site: &Site, config: &ClientTlsConfig, name: &str) -> Result<TlsFacts, String> {
     let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-    let mut client = ClientTls::start(config, name, &mut to_server).unwrap();
+    let mut client = ClientTls::start(config, "peer", name, &mut to_server).unwrap();
     let mut server = tls::ServerTls::new();
     let mut ignored = Vec::new();
     while !to_server.is_empty() || !to_client.is_empty() {

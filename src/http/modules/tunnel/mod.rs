@@ -186,6 +186,7 @@ fn ask(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
         target,
         conduct: Arc::clone(&settings.conduct),
         protocol: Protocol::Raw,
+        tls: None,
         head,
         body: CallBody::None,
         is_head: false,
