@@ -27,6 +27,7 @@ use super::site::{AddressId, Location, LocationId, ServerId, SiteHandle};
 use super::subrequest::{Lineage, Order};
 use super::upstream_call::Passed;
 use super::variables::{Kept, Slot};
+use super::weaving::Weaving;
 
 /// Rewrites, internal redirects and error pages of one request; one more is a cycle (nginx's
 /// `NGX_HTTP_MAX_URI_CHANGES`).
@@ -165,6 +166,8 @@ pub struct Exchange {
     pub body: Body,
     /// What rewrites the body on its way, as the header filters decided.
     pub body_filters: FilterSpecs,
+    /// What is woven into the body.
+    pub weaving: Option<Box<Weaving>>,
     /// Whether ranges may be cut from the body.
     pub allow_ranges: bool,
     /// `X-Accel-Limit-Rate` or `set $limit_rate`, in bytes per second.
@@ -240,6 +243,7 @@ impl Exchange {
             response: ResponseHead::default(),
             body: Body::Empty,
             body_filters: FilterSpecs::new(),
+            weaving: None,
             allow_ranges: false,
             limit_rate: None,
             upstream: None,
@@ -293,6 +297,7 @@ impl Exchange {
         self.response.clear();
         self.body = Body::Empty;
         self.body_filters.clear();
+        self.weaving = None;
         self.allow_ranges = false;
         self.limit_rate = None;
         if let Some(passed) = &mut self.upstream {
@@ -330,6 +335,7 @@ impl Exchange {
         }
         self.body = Body::Empty;
         self.body_filters.clear();
+        self.weaving = None;
         self.opened.forget();
         self.reading = None;
         self.request_body = RequestBody::Unread;

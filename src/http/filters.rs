@@ -16,7 +16,7 @@ use crate::message::{FieldName, Status};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::modules::{
-    charset, compress, conditional, cors, gunzip, headers, ranges, spa, sub_filter, userid,
+    addition, charset, compress, conditional, cors, gunzip, headers, ranges, spa, sub_filter, userid,
 };
 
 /// Runs them all; a status replaces the response (412, 416).
@@ -27,6 +27,7 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
     }
     set_server(exchange, context);
     exchange.body_filters.clear();
+    exchange.weaving = None;
     let content_type = exchange.response.content_type;
     if exchange.is_subrequest() {
         rewrite_body(exchange, context);
@@ -43,6 +44,7 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
     cors::filter(exchange, context);
     spa::filter(exchange, context);
     rewrite_body(exchange, context);
+    addition::filter(exchange, context);
     compress::filter(exchange, context, content_type);
     let status = ranges::filter(exchange, context);
     headers::make_room_for_trailers(exchange, context);

@@ -36,4 +36,5 @@ pub mod upstream_call;
 pub mod upstream_log;
 pub mod upstreams;
 pub mod variables;
+pub mod weaving;
 pub mod zones;

@@ -56,6 +56,7 @@ mod spa;
 mod split_clients;
 mod static_files;
 mod stub_status;
+mod subrequests;
 mod tls_peers;
 mod tunnel;
 mod userid;

@@ -85,6 +85,8 @@ pub enum FilterSpec {
     Substitute(Arc<Substitutions>),
     /// Changes the character set.
     Recode(Recoding),
+    /// Subrequests have a part in the body from here on.
+    Weave,
     /// Compresses.
     Compress(Compression),
 }
@@ -155,7 +157,9 @@ impl FilterSpec {
     /// How many bytes of input one turn of a loop may take.
     pub fn turn_bytes(&self) -> usize {
         match self {
-            FilterSpec::Ranges(_) | FilterSpec::Recode(_) | FilterSpec::Substitute(_) => 256 * 1024,
+            FilterSpec::Ranges(_) | FilterSpec::Recode(_) | FilterSpec::Substitute(_) | FilterSpec::Weave => {
+                256 * 1024
+            }
             FilterSpec::Gunzip => 64 * 1024,
             FilterSpec::Compress(compression) => compression.turn_bytes(),
         }
@@ -200,6 +204,8 @@ impl Chain {
                 FilterSpec::Substitute(pairs) => Box::new(Substitute::new(pairs.clone())),
                 FilterSpec::Recode(recoding) => Box::new(Recode::new(recoding.clone())),
                 FilterSpec::Compress(compression) => compression.machine(length),
+                // What it takes is the shell's.
+                FilterSpec::Weave => continue,
             };
             length = spec.length_behind(length);
             stages.push(Stage { filter, inbox: Vec::new(), taken: 0, before: Progress::Starved });

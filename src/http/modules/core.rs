@@ -245,6 +245,12 @@ settings! {
         "alias" for root: Root, LOCATION, Arity::exactly(1), default "", with set_alias;
     }
     plain {
+        /// Without meaning here: FastCGI is not spoken.
+        "fastcgi_temp_path" HTTP_SERVER_LOCATION, Arity::between(1, 4), default "fastcgi_temp", without_meaning;
+        /// Without meaning here: SCGI is not spoken.
+        "scgi_temp_path" HTTP_SERVER_LOCATION, Arity::between(1, 4), default "scgi_temp", without_meaning;
+        /// Without meaning here: uwsgi is not spoken.
+        "uwsgi_temp_path" HTTP_SERVER_LOCATION, Arity::between(1, 4), default "uwsgi_temp", without_meaning;
         /// Without meaning here: writes never wait for the disk.
         "aio_write" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", without_meaning;
         /// Without meaning here: connections have no pools.

@@ -104,6 +104,8 @@ modules_with_settings! {
     auth_request,
     /// `forward_auth`.
     forward_auth,
+    /// `add_before_body`, `add_after_body`.
+    addition,
     /// `mirror`.
     mirror,
     /// `post_action`.

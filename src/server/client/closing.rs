@@ -156,6 +156,7 @@ impl Client {
         if let Some(pipe) = active.subrequest.take() {
             pipe.borrow_mut().close(res);
         }
+        active.output.close(res);
         self.hand_over(active, res);
     }
 

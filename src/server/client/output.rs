@@ -4,6 +4,7 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 mod filtering;
+mod weave;
 
 use std::io::IoSlice;
 use std::os::fd::AsFd;
@@ -113,6 +114,8 @@ pub(super) enum Pumped {
     Reading,
     /// The upstream has nothing to say now.
     Starved,
+    /// A subrequest has nothing to say now; it wakes the client.
+    Waiting,
     /// The response cannot be finished as it was announced.
     Broken,
 }
@@ -200,6 +203,7 @@ impl Client {
                 self.set_deadline(now_ms + ms);
             }
             Ok(Pumped::Reading) => {}
+            Ok(Pumped::Waiting) => self.set_deadline(u64::MAX),
             Ok(Pumped::Starved) => {
                 active.output.starved = true;
                 self.watch_relay(&active, res);
@@ -607,6 +611,18 @@ fn memory_of(piece: &Body) -> Option<&[u8]> {
 }
 
 impl Output {
+    /// Whether subrequests have a part in the body.
+    pub fn is_woven(&self) -> bool {
+        self.filtering.as_ref().is_some_and(|filtering| filtering.is_woven())
+    }
+
+    /// Nobody wants the response any more.
+    pub fn close(&mut self, res: &mut Resources) {
+        if let Some(filtering) = &mut self.filtering {
+            filtering.close(res);
+        }
+    }
+
     /// The pool's job that it waits for.
     pub fn pending_job(&self) -> Option<JobId> {
         self.job

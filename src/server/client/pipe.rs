@@ -280,8 +280,15 @@ impl Client {
 
     fn look_at_pipes(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let State::Active(active) = &mut self.state else { return Fate::Keep };
-        if active.waiting != Waiting::Subrequest {
-            return Fate::Keep;
+        match active.waiting {
+            Waiting::Subrequest => {}
+            Waiting::Output if active.output.is_woven() && self.unsent.is_empty() => {
+                return match self.pump(key, res) {
+                    Fate::Keep => self.read_on(key, res),
+                    Fate::Close => Fate::Close,
+                };
+            }
+            _ => return Fate::Keep,
         }
         let Some(pipe) = &active.subrequest else { return Fate::Keep };
         if !pipe.borrow().is_over() {

@@ -21,6 +21,7 @@ use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Relay};
 use crate::server::worker::resources::Resources;
 
+use super::weave::{Pulled, Weave};
 use super::{COPY_MAX, Output, Pumped, memory_of};
 
 /// Output is gathered up to so many bytes before it is sent.
@@ -29,6 +30,8 @@ const GATHER_BYTES: usize = 32 * 1024;
 /// See the module's documentation.
 pub struct Filtering {
     chain: Chain,
+    /// What subrequests have a part in, behind the chain.
+    weave: Option<Box<Weave>>,
     /// Bytes of input that one turn takes.
     turn_bytes: usize,
     /// What came out and was not sent yet, from `sent` on.
@@ -55,6 +58,7 @@ pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filte
         return None;
     }
     let specs = std::mem::take(&mut exchange.body_filters);
+    let weaving = exchange.weaving.take();
     let key = form_key(&specs, &exchange.body);
     if let Some(form) = key.and_then(|key| res.compressed.find(&key)) {
         exchange.notes.compress.ratio = (exchange.body.len(), form.len() as u64);
@@ -66,8 +70,11 @@ pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filte
         body => Some(body.len()),
     };
     let turn_bytes = specs.iter().map(FilterSpec::turn_bytes).min().unwrap_or(TURN_BYTES);
+    let place = specs.iter().position(|spec| matches!(spec, FilterSpec::Weave)).unwrap_or(specs.len());
+    let weave = weaving.map(|weaving| Box::new(Weave::new(weaving, &specs[place..])));
     let mut filtering = Box::new(Filtering {
-        chain: Chain::new(&specs, length),
+        chain: Chain::new(if weave.is_some() { &specs[..place] } else { &specs }, length),
+        weave,
         turn_bytes,
         out: Vec::new(),
         sent: 0,
@@ -78,6 +85,7 @@ pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filte
         form: None,
     });
     if !matches!(exchange.body, Body::Upstream(_))
+        && filtering.weave.is_none()
         && exchange.body.len() <= turn_bytes as u64
         && let Some(bytes) = memory_of(&exchange.body)
         && !matches!(exchange.body, Body::Pieces(_))
@@ -126,6 +134,8 @@ enum Taken {
     Stopped,
     /// The upstream has nothing to say now.
     Paused,
+    /// A subrequest has nothing to say now.
+    Waiting,
     /// The pool reads.
     Reading,
     /// The body breaks off.
@@ -154,6 +164,12 @@ impl Filtering {
 
     fn feed(&mut self, input: &mut &[u8], signal: Signal, room: usize) -> Result<Progress, FilterFailure> {
         let (before, length) = (input.len(), self.out.len());
+        if let Some(weave) = &mut self.weave {
+            let progress = self.chain.filter(input, signal, &mut weave.own, room)?;
+            weave.own_is_over = progress == Progress::Done;
+            self.taken_bytes += (before - input.len()) as u64;
+            return Ok(progress);
+        }
         let progress = self.chain.filter(input, signal, &mut self.out, room)?;
         self.is_done = progress == Progress::Done;
         self.taken_bytes += (before - input.len()) as u64;
@@ -228,7 +244,7 @@ impl Client {
             let mut stopped = Taken::Some;
             while work > 0 && matches!(stopped, Taken::Some) {
                 let before = filtering.taken_bytes;
-                stopped = match take_some(filtering, active, work, key, res) {
+                stopped = match self.take_woven(filtering, active, work, key, res) {
                     Ok(taken) => taken,
                     Err(FilterFailure(why)) => {
                         let message = format_args!("{why} while filtering the response");
@@ -251,7 +267,58 @@ impl Client {
                     return Ok(Pumped::Broken);
                 }
                 Taken::Paused if filtering.rest().is_empty() => return self.wait_for_upstream(active, res),
-                Taken::Some | Taken::Stopped | Taken::Paused => {}
+                Taken::Waiting if filtering.rest().is_empty() => {
+                    return Ok(if self.flush(res)? { Pumped::Waiting } else { Pumped::Blocked });
+                }
+                Taken::Some | Taken::Stopped | Taken::Paused | Taken::Waiting => {}
+            }
+        }
+    }
+
+    /// Feeds the chain, or takes from what is woven.
+    fn take_woven(
+        &mut self,
+        filtering: &mut Filtering,
+        active: &mut Active,
+        work: usize,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Taken, FilterFailure> {
+        let Some(mut weave) = filtering.weave.take() else {
+            return take_some(filtering, active, work, key, res);
+        };
+        self.weave_on(&mut weave, active, key, res);
+        let room = GATHER_BYTES.saturating_sub(filtering.out.len());
+        let length = filtering.out.len();
+        let pulled = match room {
+            0 => None,
+            room => Some(weave.pull(&mut filtering.out, room, res)),
+        };
+        filtering.made_bytes += (filtering.out.len() - length) as u64;
+        let takes_own = weave.takes_own();
+        filtering.weave = Some(weave);
+        let pulled = pulled.transpose()?;
+        match pulled {
+            None => Ok(Taken::Stopped),
+            Some(Pulled::Some) => Ok(Taken::Some),
+            Some(Pulled::Done) => {
+                filtering.is_done = true;
+                Ok(Taken::Stopped)
+            }
+            Some(Pulled::Waiting) if !takes_own => Ok(Taken::Waiting),
+            Some(Pulled::WantsOwn | Pulled::Waiting) => {
+                let taken = take_some(filtering, active, work, key, res)?;
+                let waits = matches!(pulled, Some(Pulled::Waiting));
+                match (taken, &mut filtering.weave) {
+                    (Taken::Paused, Some(weave)) => {
+                        weave.flush(&mut filtering.out, GATHER_BYTES)?;
+                        let came = !weave.own.is_empty() || weave.own_is_over;
+                        Ok(if came { Taken::Some } else { Taken::Paused })
+                    }
+                    // What is read will wake it; so will the subrequest.
+                    (Taken::Stopped, Some(weave)) if waits && weave.own.is_empty() => Ok(Taken::Waiting),
+                    (taken, _) => Ok(taken),
+                }
             }
         }
     }
@@ -432,6 +499,20 @@ fn take_from_upstream(
     };
     relay.inbound.consume(taken as u64);
     Ok(Taken::Some)
+}
+
+impl Filtering {
+    /// Whether subrequests have a part in the body.
+    pub fn is_woven(&self) -> bool {
+        self.weave.is_some()
+    }
+
+    /// Nobody wants the response any more.
+    pub fn close(&mut self, res: &mut Resources) {
+        if let Some(weave) = &mut self.weave {
+            weave.close(res);
+        }
+    }
 }
 
 impl Output {
