@@ -54,6 +54,7 @@ mod split_clients;
 mod static_files;
 mod stub_status;
 mod tunnel;
+mod upstream_failures;
 mod userid;
 mod variables;
 mod virtual_hosts;
