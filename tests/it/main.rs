@@ -59,6 +59,7 @@ mod stub_status;
 mod subrequests;
 mod tls_peers;
 mod tunnel;
+mod upstream_failures;
 mod userid;
 mod variables;
 mod videos;

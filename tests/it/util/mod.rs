@@ -11,6 +11,7 @@
 
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
+mod backend;
 pub mod browser;
 mod cases;
 mod client;
@@ -21,6 +22,7 @@ mod peer;
 mod ports;
 pub mod server;
 
+pub use backend::{Backend, Conduct};
 pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
 pub use parity::Parity;

@@ -68,7 +68,12 @@ impl Upstream {
     /// Listens on a free port of 127.0.0.1 and runs `script` for each connection, each in a thread of its own. The
     /// connection closes when the script returns.
     pub fn start(script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind to a free port");
+        Self::start_on(0, script)
+    }
+
+    /// The same on this port, which is reserved for it (see `Reserved`); 0 for a free one.
+    pub fn start_on(port: u16, script: impl Fn(Peer) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("bind");
         let address = listener.local_addr().expect("address");
         let stopping = Arc::new(AtomicBool::new(false));
         let accepted = Arc::new(AtomicUsize::new(0));
