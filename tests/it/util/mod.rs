@@ -15,11 +15,13 @@ pub mod browser;
 mod cases;
 mod client;
 mod config;
+pub mod h2;
 pub mod nginx;
 mod parity;
 mod peer;
 mod ports;
 pub mod server;
+pub mod tls;
 
 pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
