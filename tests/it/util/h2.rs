@@ -154,6 +154,11 @@ impl H2 {
         self.next
     }
 
+    /// Leaves an identifier for what the test sends by itself.
+    pub fn skip_id(&mut self) {
+        self.next += 2;
+    }
+
     /// A GET's stream.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> u32 {
