@@ -25,14 +25,15 @@ impl Worker {
             if newborn.is_empty() && stirred.is_empty() && subrequests.is_empty() {
                 break;
             }
+            // What streams that are gone have held (a place of `limit_conn`, say) is free for those that come.
+            for key in stirred {
+                self.turn(key, Client::on_stirred);
+            }
             for one in newborn {
                 self.bear_stream(one);
             }
             for one in subrequests {
                 self.bear_subrequest(one);
-            }
-            for key in stirred {
-                self.turn(key, Client::on_stirred);
             }
         }
         for mux in std::mem::take(&mut self.res.muxes) {
