@@ -85,7 +85,7 @@ fn the_usual_requests_get_their_answers() {
         let full = h2.fetch("/a.txt");
         assert_eq!((full.status, full.text().as_str()), (200, "hello world"));
         assert_eq!(full.header("content-length"), Some("11"));
-        assert_eq!(full.header("server"), Some("thalweg"));
+        assert!(full.header("server").is_some_and(|name| name.starts_with("thalweg")));
         let (etag, modified) =
             (full.header("etag").expect("an ETag"), full.header("last-modified").expect("a date"));
         let head = h2.open(&[(":method", "HEAD"), (":path", "/a.txt")], true);
@@ -179,17 +179,20 @@ fn curl_speaks_it_both_ways() {
         assert!(part.stdout == big[1_000_000..3_000_000]);
         let slow = curl(&[option, "--limit-rate", "4m", "-r", "0-1999999", &format!("{base}/big")]);
         assert!(slow.stdout == big[..2_000_000]);
-        let several = curl(&[
-            option,
-            "--parallel",
-            "-I",
-            "-w",
-            "%{http_code}-%{http_version}\n",
-            "-o",
-            "/dev/null",
-            &format!("{base}/v?[1-50]"),
-        ]);
-        assert!(several.code == 0, "{several:?}");
+        // (This curl fails at its second request with prior knowledge, whoever the server is.)
+        if *option == "--http2" {
+            let several = curl(&[
+                option,
+                "--parallel",
+                "-I",
+                "-w",
+                "%{http_code}-%{http_version}\n",
+                "-o",
+                "/dev/null",
+                &format!("{base}/v?[1-50]"),
+            ]);
+            assert!(several.code == 0, "{several:?}");
+        }
     }
     // An Upgrade from HTTP/1.1 is not followed: the request is answered as it is.
     let said = curl(&["--http2", "-w", " %{http_version}", &format!("http://localhost:{plain}/v")]).text();
@@ -586,6 +589,16 @@ fn a_reset_stream_frees_its_upstream_and_is_logged() {
         eventually("its line", || lines(&server, &format!("GET {path} HTTP/2.0|{status}|")) == 1);
         assert_eq!(h2.fetch("/quick").text(), "quick");
     }
+    // Reset in the same breath: the upstream hears nothing of it.
+    let before = upstream.accepted();
+    let id = h2.next_id();
+    h2.skip_id();
+    h2.streams.insert(id, h2::Stream::default());
+    let mut both = h2::frame(HEADERS, END_STREAM | END_HEADERS, id, &h2::head(&[(":path", "/at-once")]));
+    both.extend(h2::frame(RST_STREAM, 0, id, &CANCEL.to_be_bytes()));
+    h2.client.send(both);
+    eventually("its line", || lines(&server, "GET /at-once HTTP/2.0|499|") == 1);
+    assert_eq!(upstream.accepted(), before);
     // The whole connection goes: so do all of its streams.
     h2.get("/waiting");
     h2.get("/waiting");
@@ -668,6 +681,7 @@ fn a_reload_resets_nobody() {
     let big = noise(4 << 20);
     server.write("html/big", &big);
     let mut h2 = H2::connect(server.port());
+    h2.send(WINDOW_UPDATE, 0, 0, &1000u32.to_be_bytes());
     h2.gives_window = false;
     let (late, large) = (h2.get("/p"), h2.get("/big"));
     h2.wait_until(|h2| h2.streams[&large].body.len() == 65_535);
@@ -768,11 +782,12 @@ fn limits_count_streams() {
     let server = Server::start(
         "limit_conn_zone $server_port zone=c:1m; limit_req_zone $server_port zone=r:1m rate=1r/m;
          server { listen {port}; http2 on; root {root}/html;
-           location /c { limit_conn c 2; } location /r { limit_req zone=r burst=2 nodelay; return 200 x; } }",
+           location /c { limit_conn c 2; } location /r { limit_req zone=r burst=2 nodelay; } }",
     );
     server.write("html/c", noise(200_000));
     server.write("html/r", "x");
     let mut h2 = H2::connect(server.port());
+    h2.send(WINDOW_UPDATE, 0, 0, &1_000_000u32.to_be_bytes());
     h2.gives_window = false;
     let (one, two) = (h2.get("/c"), h2.get("/c"));
     let three = h2.get("/c");
@@ -780,13 +795,11 @@ fn limits_count_streams() {
     h2.gives_window = true;
     h2.send(RST_STREAM, 0, one, &CANCEL.to_be_bytes());
     h2.send(RST_STREAM, 0, two, &CANCEL.to_be_bytes());
-    h2.send(WINDOW_UPDATE, 0, 0, &1_000_000u32.to_be_bytes());
     let four = h2.get("/c");
     assert_eq!(h2.wait(four).status, 200);
-    server.write("html/r", "x");
     let ids: Vec<u32> = (0..5).map(|_| h2.get("/r")).collect();
     let statuses: Vec<u16> = ids.into_iter().map(|id| h2.wait(id).status).collect();
-    assert!(statuses.iter().filter(|status| **status == 503).count() >= 2, "{statuses:?}");
+    assert_eq!(statuses, [200, 200, 200, 503, 503]);
 }
 
 /// A scripted upstream that takes a WebSocket and sends back what comes.
