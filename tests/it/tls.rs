@@ -772,23 +772,36 @@ fn early_data_is_served_and_named() {
 
 #[test]
 fn names_of_certificates_may_have_variables() {
-    let server = Server::start(
-        "server { listen {port} ssl; server_name example.com other.test missing.test;
-           ssl_certificate {root}/$ssl_server_name.pem; ssl_certificate_key {root}/$ssl_server_name.key;
-           return 200 $ssl_server_name; }",
-    );
-    for (name, file) in [("example.com", "server-ec"), ("other.test", "other")] {
-        server.write(&format!("{name}.pem"), fixture(&format!("{file}.pem")));
-        server.write(&format!("{name}.key"), fixture(&format!("{file}.key")));
+    for cache in ["", "ssl_certificate_cache max=10 inactive=60s valid=1s;"] {
+        let server = Server::start(&format!(
+            "server {{ listen {{port}} ssl; http2 on; server_name example.com other.test missing.test; {cache}
+               ssl_certificate {{root}}/$ssl_server_name.pem; ssl_certificate_key {{root}}/$ssl_server_name.key;
+               return 200 $ssl_server_name; }}"
+        ));
+        for (name, file) in [("example.com", "server-ec"), ("other.test", "other")] {
+            server.write(&format!("{name}.pem"), fixture(&format!("{file}.pem")));
+            server.write(&format!("{name}.key"), fixture(&format!("{file}.key")));
+        }
+        for name in ["example.com", "other.test", "example.com"] {
+            let mut client = connect_tls(server.port(), name, &[]);
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(client.read_response().text(), name);
+            assert_eq!(H2::connect_tls(server.port(), name).fetch("/").text(), name);
+        }
+        let connector = Connector::new(&[], None);
+        let try_one = |name: &str| {
+            let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("connect");
+            connector.try_over(socket, name).is_ok()
+        };
+        assert!(!try_one("missing.test"));
+        eventually("a line", || server.error_log().contains("cannot load certificate \"/"));
+        assert!(server.error_log().contains("missing.test.pem"));
+        // What comes later is found, and what changes is seen: the test's authority has not signed this one.
+        server.write("other.test.pem", fixture("self.pem"));
+        server.write("other.test.key", fixture("self.key"));
+        eventually("the new certificate", || !try_one("other.test"));
+        assert!(try_one("example.com"));
     }
-    for name in ["example.com", "other.test"] {
-        let mut client = connect_tls(server.port(), name, &[]);
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(client.read_response().text(), name);
-    }
-    let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("connect");
-    assert!(Connector::new(&[], None).try_over(socket, "missing.test").is_err());
-    eventually("a line", || server.error_log().contains("missing.test.pem"));
 }
 
 #[test]
