@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use crate::util::{Cases, Client, Server, Upstream, eventually, get, request};
 
+/// Heads and bodies of requests.
+type Seen = Mutex<Vec<(String, Vec<u8>)>>;
+
 /// An upstream that answers everything with 200 and keeps what it was asked.
-fn witness() -> (Upstream, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
+fn witness() -> (Upstream, Arc<Seen>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let list = Arc::clone(&seen);
     let upstream = Upstream::http(move |head, body| {
@@ -16,7 +19,7 @@ fn witness() -> (Upstream, Arc<Mutex<Vec<(String, Vec<u8>)>>>) {
     (upstream, seen)
 }
 
-fn wait_for(seen: &Mutex<Vec<(String, Vec<u8>)>>, start: &str) -> (String, Vec<u8>) {
+fn wait_for(seen: &Seen, start: &str) -> (String, Vec<u8>) {
     eventually(start, || seen.lock().unwrap().iter().any(|(head, _)| head.starts_with(start)));
     seen.lock().unwrap().iter().find(|(head, _)| head.starts_with(start)).cloned().unwrap()
 }

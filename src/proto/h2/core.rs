@@ -359,16 +359,16 @@ impl Core {
 
     /// Begins to leave: no stream is welcome any more, those that are on their way are.
     pub fn announce_leaving(&mut self, out: &mut Vec<u8>) {
-        if self.leaving == Leaving::No {
+        if self.leaving == Leaving::No && !matches!(self.reading, Reading::Dead) {
             self.leaving = Leaving::Announced { until_ms: self.now_ms + DRAIN_WAIT_MS };
             Frame::GoAway { last: frame::MOST_31_BITS, code: ErrorCode::NO_ERROR, debug: b"" }.write(out);
             Frame::Ping { ack: false, opaque: DRAIN_PING }.write(out);
         }
     }
 
-    /// Names the last stream that is served.
+    /// Names the last stream that is served. Behind the word of an error there is nothing to say.
     pub fn leave(&mut self, out: &mut Vec<u8>) {
-        if !matches!(self.leaving, Leaving::Final { .. }) {
+        if !matches!(self.leaving, Leaving::Final { .. }) && !matches!(self.reading, Reading::Dead) {
             let last = if self.side == Side::Server { self.opened.highest } else { 0 };
             self.leaving = Leaving::Final { last };
             Frame::GoAway { last, code: ErrorCode::NO_ERROR, debug: b"" }.write(out);

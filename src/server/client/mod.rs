@@ -16,6 +16,7 @@
 pub mod closing;
 pub mod h2;
 pub mod lane;
+pub mod named_certificates;
 pub mod output;
 pub mod passing;
 pub mod pipe;

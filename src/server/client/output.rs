@@ -516,6 +516,10 @@ impl Client {
             State::Active(active) if active.waiting == Waiting::Output && active.output.job.is_none() => {
                 self.pump(key, res)
             }
+            State::Multiplexed(mux) => {
+                super::h2::queue(mux, res);
+                Fate::Keep
+            }
             _ => Fate::Keep,
         }
     }

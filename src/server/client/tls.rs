@@ -6,6 +6,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -14,6 +15,7 @@ use crate::base::level::Level;
 use crate::proto::tls::{Fault, Received, ServerTls, TlsError, looks_like_tls};
 use crate::server::worker::resources::Resources;
 
+use super::named_certificates::Asked;
 use super::serve::Consumed;
 use super::transport::Transport;
 use super::{Client, ClientKey, State};
@@ -196,16 +198,22 @@ impl Client {
     /// Chooses the server whose certificates and rules the handshake is made with.
     fn choose_tls(&mut self, res: &mut Resources) -> Result<(), TlsError> {
         let (site, address) = (res.site_of(self), res.address_of(self));
-        let Transport::Tls(tls) = &mut self.transport else { return Ok(()) };
-        let name = tls.machine.hello().and_then(|hello| hello.server_name);
+        let Transport::Tls(tls) = &self.transport else { return Ok(()) };
+        let hello = tls.machine.hello();
+        let name = hello.as_ref().and_then(|hello| hello.server_name);
         let Some((server, server_tls)) = site.tls_server(address, name) else {
             return Err(TlsError::new(Fault::Internal, "no certificate is configured"));
         };
-        let config = match site.speaks_http2(address, server) {
-            true => &server_tls.with_http2,
-            false => &server_tls.config,
+        let with_http2 = site.speaks_http2(address, server);
+        let config = match server_tls.is_dynamic() {
+            true => {
+                let asked = Asked { site: &site, address, tls: server_tls, with_http2 };
+                self.named_certificates(&asked, hello.as_ref(), res)?
+            }
+            false => Arc::clone(server_tls.config(with_http2)),
         };
-        tls.machine.choose(config, &mut self.unsent)
+        let Transport::Tls(tls) = &mut self.transport else { return Ok(()) };
+        tls.machine.choose(&config, &mut self.unsent)
     }
 
     /// Learns what the handshake agreed upon, once requests may come.

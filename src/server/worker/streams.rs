@@ -2,7 +2,7 @@
 //! these send; and subrequests.
 
 use crate::http::exchange::ConnectionFacts;
-use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, stream::StreamEnd, unqueue};
+use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, queue, stream::StreamEnd, unqueue};
 use crate::server::client::pipe::{NewSubrequest, PipeEnd};
 use crate::server::client::transport::Transport;
 use crate::server::client::wire::Wire;
@@ -25,14 +25,15 @@ impl Worker {
             if newborn.is_empty() && stirred.is_empty() && subrequests.is_empty() {
                 break;
             }
+            // What streams that are gone have held (a place of `limit_conn`, say) is free for those that come.
+            for key in stirred {
+                self.turn(key, Client::on_stirred);
+            }
             for one in newborn {
                 self.bear_stream(one);
             }
             for one in subrequests {
                 self.bear_subrequest(one);
-            }
-            for key in stirred {
-                self.turn(key, Client::on_stirred);
             }
         }
         for mux in std::mem::take(&mut self.res.muxes) {
@@ -101,34 +102,38 @@ impl Worker {
         Some(ClientKey { index: index as u32, generation: self.generation })
     }
 
-    /// Sends a connection's frames, and asks its streams for more while there is room.
+    /// Sends a connection's frames, and asks its streams for more while there is room. It counts as queued until the end,
+    /// so that the turns of its streams do not queue it again.
     fn send_streams(&mut self, mux: &SharedMux) {
-        unqueue(mux);
         let connection = mux.borrow().connection;
         for _ in 0..SENDS_PER_TURN {
+            // What the socket does not take waits for it: nothing is added.
+            if self.is_blocked(connection) {
+                return unqueue(mux);
+            }
             while self.fill_frames(mux) {}
             if mux.borrow().closed {
                 return;
             }
             self.turn(connection, Client::send_frames);
-            let is_blocked = !self
-                .clients
-                .get(connection.index as usize)
-                .is_some_and(|client| client.generation == connection.generation && client.unsent.is_empty());
-            if is_blocked {
-                // The socket brings the next turn.
-                unqueue(mux);
-                return;
-            }
             let mut borrowed = mux.borrow_mut();
             if borrowed.out.is_empty() && borrowed.machine.next_turn().is_none() {
                 drop(borrowed);
-                break;
+                return unqueue(mux);
             }
         }
-        if !mux.borrow_mut().out.is_empty() || mux.borrow_mut().machine.next_turn().is_some() {
-            crate::server::client::h2::queue(mux, &mut self.res);
+        unqueue(mux);
+        if !self.is_blocked(connection) {
+            queue(mux, &mut self.res);
         }
+    }
+
+    /// Whether a connection waits for its socket, which brings its next turn.
+    fn is_blocked(&self, connection: ClientKey) -> bool {
+        !self
+            .clients
+            .get(connection.index as usize)
+            .is_some_and(|client| client.generation == connection.generation && client.unsent.is_empty())
     }
 
     /// Gives the stream that is next its turn; whether there is room for another.

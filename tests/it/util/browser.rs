@@ -61,10 +61,15 @@ impl Browser {
     /// # Panics
     /// When it does not start.
     pub fn start() -> Browser {
+        Self::start_with("")
+    }
+
+    /// The same with a further argument.
+    pub fn start_with(argument: &str) -> Browser {
         let profile = tempfile::Builder::new().prefix("thalweg-browser-").tempdir().expect("folder");
         // The protocol is spoken on descriptors 3 and 4, which only a shell can hand over without `unsafe`.
         let script = format!(
-            "exec {BINARY} {ARGUMENTS} --host-resolver-rules='MAP * 127.0.0.1' --user-data-dir=\"$0\" \
+            "exec {BINARY} {ARGUMENTS} {argument} --host-resolver-rules='MAP * 127.0.0.1' --user-data-dir=\"$0\" \
              about:blank 3<&0 4>&1 </dev/null >/dev/null 2>\"$0/stderr\""
         );
         let mut child = Command::new("sh")

@@ -54,7 +54,7 @@ pub struct Client {
 }
 
 /// What a client can talk over.
-trait Stream: Read + Write + Send {
+pub(super) trait Stream: Read + Write + Send {
     fn shut(&self, how: Shutdown) -> std::io::Result<()>;
     fn limit(&self, time: Duration) -> std::io::Result<()>;
     /// Makes the close a reset.
@@ -116,7 +116,7 @@ impl Client {
         Self::over(Box::new(stream))
     }
 
-    fn over(stream: Box<dyn Stream>) -> Self {
+    pub(super) fn over(stream: Box<dyn Stream>) -> Self {
         stream.limit(PATIENCE).expect("set timeouts");
         Self { stream, pending: Vec::new() }
     }

@@ -20,13 +20,13 @@ pub struct Filling<'a> {
 
 /// Makes a whole configuration of a test's text.
 ///
-/// `{root}` becomes the folder, `{port}` or `{port1}` the first port, `{port2}` ... `{port9}` further ones. Text without
+/// `{root}` becomes the folder, `{fixtures}` that of the certificates which tests use, `{port}` or `{port1}` the first port, `{port2}` ... `{port9}` further ones. Text without
 /// an `http` block at its top level is taken as the contents of one. Directives that the text does not set itself
 /// (`daemon`, `master_process`, `pid`, `error_log`, `events`, `access_log`) are added before or behind it on its own
 /// first or last line, so that line numbers in messages stay those of the test's text.
 pub fn complete(text: &str, filling: &Filling) -> String {
     let root = filling.root.to_str().expect("the folder's name is UTF-8");
-    let mut text = text.replace("{root}", root);
+    let mut text = text.replace("{root}", root).replace("{fixtures}", super::tls::FIXTURES);
     for (index, port) in filling.ports.iter().enumerate().rev() {
         text = text.replace(&format!("{{port{}}}", index + 1), &port.to_string());
         if index == 0 {

@@ -16,11 +16,13 @@ pub mod browser;
 mod cases;
 mod client;
 mod config;
+pub mod h2;
 pub mod nginx;
 mod parity;
 mod peer;
 mod ports;
 pub mod server;
+pub mod tls;
 
 pub use backend::{Backend, Conduct};
 pub use cases::Cases;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::base::ascii::starts_with_ignore_case;
+use crate::base::base64;
 use crate::base::level::Level;
 use crate::conf::values;
 use crate::http::context::Context;
@@ -288,12 +289,21 @@ fn write_connection(
     if !value.is_empty() {
         put(writer, b"Connection", value)?;
     }
+    let has_key = || exchange.head.fields.iter().any(|(_, name, _)| name.eq_ignore_ascii_case(b"sec-websocket-key"));
+    if asked && exchange.head.version == Version::Http2 && !has_key() {
+        // HTTP/1 wants a key that HTTP/2 has no use for (RFC 8441 section 5, RFC 6455 section 4.1).
+        value.clear();
+        let key: [u8; 16] = std::array::from_fn(|_| context.env.random.u8(..));
+        base64::encode(value, &key);
+        put(writer, b"Sec-WebSocket-Key", value)?;
+    }
     Ok(Upgrade { asked, keep_alive })
 }
 
 /// Whether the client asks for another protocol in a way that it will understand the answer (RFC 9110 section 7.8).
 fn client_asks_upgrade(exchange: &Exchange) -> bool {
-    exchange.head.version == Version::Http11
+    // Over HTTP/2 these fields cannot come from a client: its extended CONNECT was read into them (RFC 8441).
+    matches!(exchange.head.version, Version::Http11 | Version::Http2)
         && exchange.head.has(FieldName::Upgrade)
         && members(exchange.head.fields.all(FieldName::Connection))
             .any(|member| member.eq_ignore_ascii_case(b"upgrade"))

@@ -309,6 +309,7 @@ impl Loader<'_> {
             sources,
             conf_prefix,
             seen: Mutex::new(contents),
+            named: Default::default(),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::http::server_names::ServerNames;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::proto::tls::{Certificates, Pair, ServerTlsConfig, SessionCache, TicketKeys, TlsClock};
 
+use super::cache::PairCache;
 use super::load::{LoadedPairs, Sources};
 use super::CertificateCache;
 
@@ -52,6 +53,8 @@ pub struct ServerTls {
     pub(super) conf_prefix: Box<str>,
     /// What the files held when the pairs were made of them last, so that only a change makes work.
     pub(super) seen: Mutex<Vec<Arc<[u8]>>>,
+    /// What `cache` keeps: without HTTP/2 and with it.
+    pub(super) named: [Mutex<PairCache<ServerTlsConfig>>; 2],
 }
 
 /// A certificate and its key, where their names have variables: paths, or the texts themselves.
@@ -146,8 +149,18 @@ impl ServerTls {
         self.sources.render(exchange, context, &self.conf_prefix)
     }
 
+    /// What handshakes are made with, for clients that may speak HTTP/2 or may not.
+    pub fn config(&self, with_http2: bool) -> &Arc<ServerTlsConfig> {
+        if with_http2 { &self.with_http2 } else { &self.config }
+    }
+
+    /// The configurations that are kept, where the certificates' names have variables.
+    pub fn named_pairs(&self, with_http2: bool) -> &Mutex<PairCache<ServerTlsConfig>> {
+        &self.named[usize::from(with_http2)]
+    }
+
     /// The configuration with these certificates and keys (PEM), for a client whose names were rendered.
-    pub fn with_pairs(&self, texts: &[(&[u8], &[u8])]) -> Result<ServerTlsConfig, String> {
+    pub fn with_pairs(&self, texts: &[(&[u8], &[u8])], with_http2: bool) -> Result<ServerTlsConfig, String> {
         let passwords = self.sources.passwords();
         let pairs: Result<Vec<Pair>, String> = texts
             .iter()
@@ -155,7 +168,7 @@ impl ServerTls {
                 Pair::load(certificate, key, &passwords, None).map_err(|error| error.message)
             })
             .collect();
-        Ok(self.config.with_certificates(Arc::new(Certificates::new(pairs?))))
+        Ok(self.config(with_http2).with_certificates(Arc::new(Certificates::new(pairs?))))
     }
 
     /// The files that the certificates and keys come from. They are looked at every few seconds; whatever else the

@@ -301,7 +301,7 @@ fn names_of_certificates_may_have_variables() {
     assert_eq!(pair.certificate, FileOrData::File("/keys/other.test.pem".into()));
     assert_eq!(pair.key, FileOrData::Data(b"other.test".to_vec()));
     assert_eq!(rendered("a").certificate, FileOrData::File("/etc/thalweg/sub/a.pem".into()));
-    assert!(tls.with_pairs(&[(fixture!("server-ec.pem"), b"")]).is_err());
+    assert!(tls.with_pairs(&[(fixture!("server-ec.pem"), b"")], false).is_err());
 }
 
 fn facts(client: Option<Result<(), VerifyFailure>>) -> TlsFacts {

@@ -319,6 +319,17 @@ fn leaving_is_announced_before_it_is_final() {
         seen.server.send_data(stream, b"", true, &mut out);
     }
     assert!(seen.server.is_drained());
+    // Behind the word of an error there is nothing to say.
+    let mut seen = gets(&[]);
+    let mut peer = Peer::client();
+    peer.bytes.clear();
+    peer.frame(Frame::Data { stream: 1, ends: false, data: b"x" });
+    seen.read(&peer.bytes, 10);
+    assert!(seen.error.is_some());
+    let mut out = Vec::new();
+    seen.server.shut_down(20, &mut out);
+    seen.server.leave(&mut out);
+    assert_eq!(out, b"");
     // Without an answer to the PING, time does it.
     let mut seen = gets(&[1]);
     seen.server.shut_down(10, &mut out);

@@ -183,8 +183,16 @@ impl Client {
     pub fn begin_stream(&mut self, newborn: Newborn, key: ClientKey, res: &mut Resources) -> Fate {
         let Newborn { link, mut active, address, refused, length, is_tunnel, .. } = newborn;
         link.mux.borrow_mut().adopt(link.stream, key);
+        let is_lost = link.mux.borrow_mut().slot(link.stream).is_none_or(|slot| slot.lost);
         self.wire = Wire::H2(Box::new(StreamWire::new(link, &active.exchange.head, is_tunnel)));
         self.begin_request(&mut active, address, length as usize, res);
+        if is_lost {
+            // Given up as soon as it was asked: nobody behind us hears of it.
+            active.exchange.response.status = Status(499);
+            active.exchange.outcome.complete = false;
+            self.end_exchange(active, res);
+            return Fate::Close;
+        }
         let fate = match refused {
             Some(error) => self.refuse(active, error, key, res),
             None => self.drive(active, None, key, res),

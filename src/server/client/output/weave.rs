@@ -153,12 +153,12 @@ impl Client {
         }
         let own = std::mem::take(&mut weave.own);
         weave.push_bytes(own);
-        if weave.own_is_over && !std::mem::replace(&mut weave.ended, true) {
-            if let Some(order) = weave.weaving.after.take()
-                && let Some(pipe) = self.order(active, order, Some(key), false, res)
-            {
-                weave.parts.push_back(Part::Pipe(pipe));
-            }
+        if weave.own_is_over
+            && !std::mem::replace(&mut weave.ended, true)
+            && let Some(order) = weave.weaving.after.take()
+            && let Some(pipe) = self.order(active, order, Some(key), false, res)
+        {
+            weave.parts.push_back(Part::Pipe(pipe));
         }
     }
 }
