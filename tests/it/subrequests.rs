@@ -209,7 +209,7 @@ fn additions_are_where_nginx_has_them() {
     .file("html/a.txt", "text")
     .file("html/big.bin", "x".repeat(200_000))
     .get("/one/a.html", "200 page/add/uri /one/a.html GET")
-    .get("/one/a.txt", "200 [content-length: 4] text")
+    .get("/one/a.txt", "200 text [content-length: 4]")
     .get("/types/a.txt", "200 before:text")
     .get("/a.html", &format!("200 before:page{}", "x".repeat(200_000)))
     .check();

@@ -65,7 +65,7 @@ impl Connector {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let mut output = Vec::new();
-        let machine = ClientTls::start(&self.config, name, &mut output).map_err(failure)?;
+        let machine = ClientTls::start(&self.config, name, name, &mut output).map_err(failure)?;
         let mut stream = TlsStream { socket, machine, plaintext: Vec::new(), has_ended: false };
         stream.socket.write_all(&output)?;
         while !stream.machine.is_open() {
