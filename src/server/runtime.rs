@@ -394,6 +394,10 @@ pub fn give_privileges_up(identity: &Identity) -> Result<(), String> {
     };
     let groups: Vec<Gid> = identity.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     let (group, user) = (Gid::from_raw(identity.group), Uid::from_raw(identity.user));
+    if (rustix::process::getegid(), rustix::process::geteuid()) == (group, user) {
+        // A thread that a worker started has no more rights than that, and none to change its groups.
+        return Ok(());
+    }
     rustix::thread::set_thread_groups(&groups).map_err(|error| failed("setgroups()", error))?;
     rustix::thread::set_thread_res_gid(group, group, group).map_err(|error| failed("setgid()", error))?;
     rustix::thread::set_thread_res_uid(user, user, user).map_err(|error| failed("setuid()", error))
