@@ -208,6 +208,45 @@ fn a_hot_request_costs_one_recv_one_send_and_one_statx_without_a_cache() {
 }
 
 #[test]
+fn a_proxied_request_costs_two_recv_and_two_send() {
+    const REQUESTS: usize = 100;
+    let upstream = crate::util::Upstream::http(|_, _| {
+        let mut answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1024\r\n\r\n".to_vec();
+        answer.resize(answer.len() + 1024, b'x');
+        answer
+    });
+    let text = format!(
+        "worker_processes 1; http {{ access_log off; upstream u {{ server 127.0.0.1:{}; keepalive 4; keepalive_requests 100000; }}
+         server {{ listen {{port}}; location / {{ proxy_pass http://u; }} }} }}",
+        upstream.port()
+    );
+    let server = Server::builder(&text).start();
+    let mut client = Client::connect(server.port());
+    let mut ask = move || {
+        let response = client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").read_response();
+        assert_eq!((response.status, response.body.len()), (200, 1024));
+    };
+    for _ in 0..20 {
+        ask();
+    }
+    let calls = system_calls(&server, || {
+        for _ in 0..REQUESTS {
+            ask();
+        }
+    });
+    let Some(calls) = calls else {
+        eprintln!("strace can't trace here: nothing was counted");
+        return;
+    };
+    let of = |name: &str| calls.get(name).copied().unwrap_or(0);
+    assert_eq!((of("recvfrom"), of("sendto") + of("writev")), (2 * REQUESTS, 2 * REQUESTS), "{calls:?}");
+    assert!(of("epoll_ctl") <= REQUESTS, "{calls:?}");
+    let all: usize = calls.values().sum();
+    assert!(all <= 6 * REQUESTS + 20, "{calls:?}");
+}
+
+#[test]
 fn variables_that_only_the_kernel_knows_have_their_values() {
     let server = Server::builder(
         "server { listen {port}; root {root}/link/../html;
