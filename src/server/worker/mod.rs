@@ -108,10 +108,21 @@ struct Clock {
     start: Instant,
     /// Monotonic time never begins at 0, so that 0 can stand for "never".
     base_ms: u64,
+    /// The simulation's time.
+    #[cfg(test)]
+    frozen_ms: Option<u64>,
 }
 
 impl Clock {
     fn now(&self) -> Now {
+        #[cfg(test)]
+        if let Some(ms) = self.frozen_ms {
+            return Now {
+                monotonic_ms: ms,
+                wall_secs: 1_700_000_000 + (ms / 1000) as i64,
+                wall_ms_part: (ms % 1000) as u16,
+            };
+        }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now {
             monotonic_ms: self.base_ms + self.start.elapsed().as_millis() as u64,
@@ -124,7 +135,12 @@ impl Clock {
 impl Worker {
     fn new(boot: WorkerBoot) -> Option<Worker> {
         let registry = boot.poll.registry().try_clone().ok()?;
-        let clock = Clock { start: *START.get_or_init(Instant::now), base_ms: 1000 };
+        let clock = Clock {
+            start: *START.get_or_init(Instant::now),
+            base_ms: 1000,
+            #[cfg(test)]
+            frozen_ms: None,
+        };
         let now = clock.now();
         let waker = boot.waker.clone();
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
@@ -741,5 +757,7 @@ fn rustix_hostname() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::server::listeners::ListenerSet;
 use crate::server::pool::Pool;
 
 /// A site of this text with one address, and its listening sockets.
-struct Ground {
+pub(super) struct Ground {
     _folder: tempfile::TempDir,
     site: Arc<Site>,
     listeners: ListenerSet,
@@ -22,16 +22,35 @@ struct Ground {
 
 impl Ground {
     fn new(main: &str, workers: usize) -> Ground {
+        let (main, events) = (main.to_owned(), if main.contains("events") { "" } else { "events {}" });
+        Ground::of(workers, &|address, _| {
+            format!(
+                "{events} {main} http {{ access_log off; server {{ listen {address}; location / {{ return 200 fine; }} }} }}"
+            )
+        })
+    }
+
+    /// One that passes everything on to the group `u` of these directives.
+    pub(super) fn passing(http: &str) -> Ground {
+        Ground::of(1, &|address, root| {
+            let http = http.replace("{root}", root);
+            format!(
+                "events {{}} http {{ {http} server {{ listen {address}; location / {{ proxy_pass http://u; }} }} }}"
+            )
+        })
+    }
+
+    fn of(workers: usize, text: &dyn Fn(SocketAddr, &str) -> String) -> Ground {
         let folder = tempfile::tempdir().unwrap();
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
-        let text = format!(
-            "{main} http {{ access_log off; server {{ listen {address}; location / {{ return 200 fine; }} }} }}"
-        );
-        let main = if main.contains("events") { "" } else { "events {}" };
+        let text = text(address, &folder.path().display().to_string());
+        for name in ["body", "proxy"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
         let prefix = format!("{}/", folder.path().display());
-        let mut files = MemoryFiles::new().with("/a.conf", format!("{main} {text}").into_bytes());
+        let mut files = MemoryFiles::new().with("/a.conf", text.into_bytes());
         let built = build(
             &mut files,
             &BuildOptions {
@@ -46,7 +65,7 @@ impl Ground {
                 previous_tls: None,
             },
         );
-        let site = Arc::new(built.site.expect("a site"));
+        let site = Arc::new(built.site.unwrap_or_else(|| panic!("{:?}", built.diagnostics)));
         let listeners = ListenerSet::default()
             .renew(&site.listens.sockets(), workers, &mut |_, text| panic!("{text}"))
             .unwrap();
@@ -54,7 +73,11 @@ impl Ground {
         Ground { _folder: folder, site, listeners, address, shared: Arc::default(), pool }
     }
 
-    fn worker(&self, index: usize, workers: usize) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
+    pub(super) fn worker(
+        &self,
+        index: usize,
+        workers: usize,
+    ) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
         let poll = mio::Poll::new().unwrap();
         let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE_TOKEN).unwrap());
         let (sender, commands) = crossbeam_channel::unbounded();
@@ -74,7 +97,7 @@ impl Ground {
     }
 
     /// A connection of which nothing was asked yet.
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
@@ -84,8 +107,17 @@ impl Ground {
 impl Worker {
     /// One round of the loop that does not wait long.
     fn round(&mut self) {
+        self.round_of(Duration::from_millis(20));
+    }
+
+    /// One that does not wait at all.
+    pub(super) fn round_at_once(&mut self) {
+        self.round_of(Duration::ZERO);
+    }
+
+    fn round_of(&mut self, patience: Duration) {
         let mut events = Events::with_capacity(64);
-        self.poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+        self.poll.poll(&mut events, Some(patience)).unwrap();
         self.serve_events(&events, &mut Vec::new());
     }
 
