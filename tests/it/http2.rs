@@ -1198,3 +1198,220 @@ fn ten_thousand_streams_leave_nothing_behind() {
     assert_eq!(h2.goaways, []);
     eventually("all lines", || server.access_log().lines().count() == 10_000);
 }
+
+#[test]
+fn window_games_cost_no_work() {
+    let server = start("");
+    let body = noise(200_000);
+    server.write("html/a", &body);
+    // A byte at a time is refused sooner or later, or served; never anything in between.
+    let mut h2 = H2::over(Client::connect(server.port()), &[(4, 0)]);
+    h2.gives_window = false;
+    let id = h2.get("/a");
+    h2.wait_until(|h2| h2.streams[&id].status == 200);
+    for _ in 0..4000 {
+        if !h2.client.try_send(h2::frame(WINDOW_UPDATE, 0, id, &1u32.to_be_bytes())) {
+            break;
+        }
+    }
+    h2.client.try_send(h2::frame(PING, 0, 0, b"pingpong"));
+    while h2.pongs.is_empty() && h2.pump() {}
+    assert!(h2.streams[&id].body == body[..h2.streams[&id].body.len()]);
+    if h2.pongs.is_empty() {
+        assert_eq!(h2.goaways.last().map(|(_, code)| *code), Some(ENHANCE_YOUR_CALM));
+    } else {
+        assert_eq!(h2.streams[&id].body.len(), 4000);
+    }
+    // The initial window up and down again, with a stream that waits.
+    let mut h2 = H2::connect(server.port());
+    h2.gives_window = false;
+    let id = h2.get("/a");
+    for round in 0..500u32 {
+        let value: u32 = if round % 2 == 0 { 0 } else { 0x7fff_ffff };
+        let payload = [&[0, 4][..], &value.to_be_bytes()].concat();
+        if !h2.client.try_send(h2::frame(SETTINGS, 0, 0, &payload)) {
+            break;
+        }
+    }
+    h2.drain();
+    assert_eq!(h2.goaways.last().map(|(_, code)| *code), Some(ENHANCE_YOUR_CALM));
+    assert!(h2.streams[&id].body == body[..h2.streams[&id].body.len()]);
+    // A stream's window beyond its bound breaks the stream.
+    let mut h2 = H2::connect(server.port());
+    h2.gives_window = false;
+    let id = h2.get("/a");
+    let update = h2::frame(WINDOW_UPDATE, 0, id, &0x7fff_ffffu32.to_be_bytes());
+    h2.client.send(update.repeat(2));
+    h2.wait_until(|h2| h2.is_over(id));
+    assert_eq!(h2.streams[&id].reset, Some(FLOW_CONTROL_ERROR));
+    // Uploads beyond the window that was given: the stream's, or the connection's.
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    let id = h2.open(&[(":method", "POST"), (":path", "/a")], false);
+    for _ in 0..2000 {
+        if !h2.client.try_send(h2::frame(DATA, 0, id, &[0; 16_384])) {
+            break;
+        }
+    }
+    h2.client.try_send(h2::frame(PING, 0, 0, b"pingpong"));
+    while h2.pongs.is_empty() && h2.pump() {}
+    assert!(h2.streams[&id].status == 405 || !h2.goaways.is_empty());
+    // Where nobody takes them there is no more window than was given.
+    let upstream = Upstream::start(|mut peer| {
+        let mut rest = Vec::new();
+        while let Some(byte) = peer.read_request() {
+            rest.push(byte);
+        }
+    });
+    let server = proxy(&upstream, "client_max_body_size 0;");
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    let id = h2.open(&[(":method", "POST"), ("content-length", "100000000")], false);
+    for _ in 0..6000 {
+        if !h2.client.try_send(h2::frame(DATA, 0, id, &[0; 16_384])) {
+            break;
+        }
+    }
+    h2.client.try_send(h2::frame(PING, 0, 0, b"pingpong"));
+    while h2.pongs.is_empty() && h2.pump() {}
+    let refused = h2.streams[&id].reset == Some(FLOW_CONTROL_ERROR)
+        || h2.goaways.last().is_some_and(|(_, code)| *code == FLOW_CONTROL_ERROR);
+    assert!(refused || h2.streams[&id].ended, "{:?} {:?}", h2.streams[&id].reset, h2.goaways);
+}
+
+#[test]
+fn an_upload_that_nobody_takes_waits_in_its_window() {
+    let go = Arc::new(AtomicBool::new(false));
+    let upstream = Upstream::start({
+        let go = Arc::clone(&go);
+        move |mut peer| {
+            eventually("permission", || go.load(Ordering::SeqCst));
+            let (_, body) = peer.read_request().expect("a request");
+            peer.send(ok(&body.len().to_string()));
+        }
+    });
+    let server = start(&format!(
+        "client_max_body_size 100m; proxy_request_buffering off; proxy_http_version 1.1;
+         location /p {{ proxy_pass http://127.0.0.1:{}; }} location / {{ return 200 x; }}",
+        upstream.port()
+    ));
+    let before = resident_kib(&server);
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    let length = 60 << 20;
+    let id = h2.open(&[(":method", "POST"), (":path", "/p"), ("content-length", &length.to_string())], false);
+    // Another thread sends as fast as windows allow; the others on the connection go on meanwhile.
+    let sender = std::thread::spawn(move || {
+        h2.send_body(id, &noise(length), true);
+        let response = h2.wait(id);
+        (h2, response)
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    let mut other = H2::connect(server.port());
+    assert_eq!(other.fetch("/").text(), "x");
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 24_000, "{grown} KiB");
+    go.store(true, Ordering::SeqCst);
+    let (mut h2, response) = sender.join().expect("the upload went through");
+    assert_eq!(response.text(), length.to_string());
+    assert_eq!(h2.fetch("/").text(), "x");
+}
+
+#[test]
+fn the_proxy_protocol_comes_before_the_preface() {
+    let server = Server::start(
+        "server { listen {port} proxy_protocol; http2 on; return 200 \"$proxy_protocol_addr $http2\"; }",
+    );
+    let mut client = Client::connect(server.port());
+    client.send("PROXY TCP4 203.0.113.9 127.0.0.1 12345 80\r\n");
+    assert_eq!(H2::over(client, &[]).fetch("/").text(), "203.0.113.9 h2c");
+}
+
+#[test]
+fn many_connections_are_spread_over_workers() {
+    let server = Server::start(
+        "worker_processes 3; http { server { listen {port}; http2 on; keepalive_requests 100000; return 200 x; } }",
+    );
+    let port = server.port();
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let mut h2 = H2::connect(port);
+                for _ in 0..20 {
+                    let ids: Vec<u32> = (0..50).map(|_| h2.get("/")).collect();
+                    assert!(ids.into_iter().all(|id| h2.wait(id).text() == "x"));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("all were answered"));
+}
+
+#[test]
+fn internal_redirects_subrequests_and_error_pages_work_in_streams() {
+    let upstream = Upstream::http(|head, _| match head.starts_with("GET /fails") {
+        true => b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\n\r\noops".to_vec(),
+        false => ok("body"),
+    });
+    let server = start(&format!(
+        "location /try {{ try_files /none @up; }} location @up {{ proxy_pass http://127.0.0.1:{port}; }}
+         location /fails {{ proxy_pass http://127.0.0.1:{port}; proxy_intercept_errors on; error_page 500 /e.html; }}
+         location /auth {{ auth_request /check; return 200 in; }}
+         location = /check {{ internal; return 204; }}
+         location /gz {{ gzip on; gzip_min_length 1; gzip_types *; }}",
+        port = upstream.port()
+    ));
+    server.write("html/e.html", "sorry");
+    server.write("html/auth", "in");
+    server.write("html/gz", "a".repeat(100_000));
+    let mut h2 = H2::connect(server.port());
+    assert_eq!(h2.fetch("/try").text(), "body");
+    let failed = h2.fetch("/fails");
+    assert_eq!((failed.status, failed.text().as_str()), (500, "sorry"));
+    assert_eq!(h2.fetch("/auth").text(), "in");
+    let id = h2.open(&[(":path", "/gz"), ("accept-encoding", "gzip")], true);
+    let packed = h2.wait(id);
+    assert_eq!((packed.status, packed.header("content-encoding")), (200, Some("gzip")));
+    assert!(packed.body.len() < 2000 && packed.ended);
+    assert_eq!(h2.fetch("/gz").body.len(), 100_000);
+}
+
+#[test]
+fn node_is_served() {
+    if !has("node") {
+        return;
+    }
+    let upstream = Upstream::http(|_, body| ok(&body.len().to_string()));
+    let server = start(&format!("location /p {{ proxy_pass http://127.0.0.1:{}; }}", upstream.port()));
+    server.write("html/a", noise(500_000));
+    let script = "
+        const http2 = require('http2'), fs = require('fs');
+        const [,, url, ca] = process.argv;
+        const client = http2.connect(url, { ca: fs.readFileSync(ca), servername: 'example.com' });
+        client.on('error', error => { console.error(error); process.exit(1); });
+        const ask = (headers, body) => new Promise((resolve, reject) => {
+            const request = client.request({ ':authority': 'example.com', ...headers });
+            let status, length = 0, text = '';
+            request.on('response', head => status = head[':status']);
+            request.on('data', piece => { length += piece.length; text += piece; });
+            request.on('end', () => resolve([status, length, text]));
+            request.on('error', reject);
+            request.end(body);
+        });
+        Promise.all([...Array(40)].map((_, number) => number % 2
+            ? ask({ ':path': '/a' })
+            : ask({ ':path': '/p', ':method': 'POST' }, Buffer.alloc(300000))
+        )).then(all => {
+            console.log(all.map(([status, length, text]) => length < 100 ? status + ':' + text : status + '/' + length)
+                .sort().filter((x, i, a) => x !== a[i - 1]).join(' '));
+            client.close();
+        }).catch(error => { console.error(error); process.exit(1); });";
+    let script = server.write("script.js", script);
+    let authority = format!("{}/ca.pem", crate::util::tls::FIXTURES);
+    for url in
+        [format!("https://127.0.0.1:{}", server.port_of(2)), format!("http://127.0.0.1:{}", server.port())]
+    {
+        let said = run("node", &[script.to_str().expect("UTF-8"), &url, &authority], b"");
+        assert_eq!(said.text().trim(), "200/500000 200:300000", "{}", said.stderr);
+    }
+}
