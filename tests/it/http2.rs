@@ -65,6 +65,17 @@ fn resident_kib(server: &Server) -> usize {
         .sum()
 }
 
+/// Processor time of the server's processes, in hundredths of a second.
+fn processor_ticks(server: &Server) -> u64 {
+    let of = |pid: &rustix::process::Pid| {
+        let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+        let text = std::fs::read_to_string(path).expect("a process");
+        let fields: Vec<&str> = text.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+    };
+    server.children().iter().map(of).sum()
+}
+
 #[test]
 fn the_usual_requests_get_their_answers() {
     let server = start(
@@ -1156,7 +1167,12 @@ fn a_flooder_that_reads_nothing_holds_no_memory() {
     let server = start("");
     server.write("html/a", noise(2 << 20));
     let before = resident_kib(&server);
-    let mut attackers: Vec<H2> = (0..20).map(|_| H2::connect(server.port())).collect();
+    let mut attackers: Vec<H2> = (0..20)
+        .map(|number| match number % 2 {
+            0 => H2::connect(server.port()),
+            _ => H2::connect_tls(server.port_of(2), "example.com"),
+        })
+        .collect();
     for h2 in &mut attackers {
         h2.send(SETTINGS, 0, 0, &[0, 4, 0x7f, 0, 0, 0]);
         h2.send(WINDOW_UPDATE, 0, 0, &0x7000_0000u32.to_be_bytes());
@@ -1164,6 +1180,10 @@ fn a_flooder_that_reads_nothing_holds_no_memory() {
             h2.get("/a");
         }
     }
+    let spent = processor_ticks(&server);
+    std::thread::sleep(Duration::from_millis(1000));
+    let spent = processor_ticks(&server) - spent;
+    assert!(spent < 50, "{spent} of 100 ticks are spent on those who read nothing");
     let mut healthy = H2::connect(server.port());
     assert_eq!(healthy.fetch("/a").body.len(), 2 << 20);
     let grown = resident_kib(&server).saturating_sub(before);
