@@ -1435,3 +1435,188 @@ fn node_is_served() {
         assert_eq!(said.text().trim(), "200/500000 200:300000", "{}", said.stderr);
     }
 }
+
+#[test]
+fn large_responses_of_upstreams_wait_for_slow_readers() {
+    let body = Arc::new(noise(5 << 20));
+    let upstream = Upstream::http({
+        let body = Arc::clone(&body);
+        move |head, _| {
+            let mut answer =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+            if !head.starts_with("HEAD") {
+                answer.extend_from_slice(&body);
+            }
+            answer
+        }
+    });
+    for directives in ["", "proxy_buffering off;", "proxy_max_temp_file_size 0;"] {
+        let server = proxy(&upstream, directives);
+        let mut h2 = H2::over(Client::connect(server.port()), &[(4, 20_000)]);
+        h2.gives_window = false;
+        let ids = [h2.get("/one"), h2.get("/two")];
+        h2.wait_until(|h2| ids.iter().all(|id| h2.streams[id].body.len() == 20_000));
+        std::thread::sleep(Duration::from_millis(100));
+        let head = h2.open(&[(":method", "HEAD")], true);
+        let head = h2.wait(head);
+        assert_eq!((head.status, head.header("content-length")), (200, Some(&*body.len().to_string())));
+        // Windows open again as bodies come, from here on.
+        h2.gives_window = true;
+        h2.send(WINDOW_UPDATE, 0, 0, &40_000u32.to_be_bytes());
+        for id in ids {
+            h2.send(WINDOW_UPDATE, 0, id, &20_000u32.to_be_bytes());
+        }
+        for id in ids {
+            assert!(h2.wait(id).body == *body, "{directives}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_before_the_end_of_an_upload_is_complete() {
+    let server = start("location / { return 200 early; }");
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    for _ in 0..5 {
+        let id = h2.open(&[(":method", "POST"), ("content-length", "1000000")], false);
+        h2.wait_until(|h2| h2.streams[&id].ended || h2.streams[&id].reset.is_some());
+        h2.client.try_send(h2::frame(DATA, 0, id, &[0; 10_000]));
+        h2.ping();
+        let open = &h2.streams[&id];
+        assert!(open.ended && open.status == 200 && open.text() == "early", "{open:?}");
+        // The rest is not wanted, which is no error (RFC 9113 section 8.1).
+        assert!(matches!(open.reset, None | Some(NO_ERROR)), "{open:?}");
+    }
+    assert_eq!(h2.goaways, []);
+}
+
+#[test]
+fn bodies_and_heads_that_do_not_come_are_given_up() {
+    let upstream = Upstream::http(|_, _| ok("x"));
+    let server = proxy(&upstream, "client_body_timeout 1s; ");
+    let mut h2 = H2::connect(server.port());
+    let id = h2.open(&[(":method", "POST"), ("content-length", "10")], false);
+    h2.send(DATA, 0, id, b"some");
+    let response = h2.wait(id);
+    assert!(response.status == 408 || response.reset.is_some(), "{response:?}");
+    assert_eq!(h2.fetch("/").text(), "x", "the connection goes on");
+    eventually("its line", || lines(&server, "POST / HTTP/2.0|408|") == 1);
+
+    let server = start("client_header_timeout 1s; return 200 x;");
+    let mut h2 = H2::connect(server.port());
+    assert_eq!(h2.fetch("/").text(), "x");
+    h2.send(HEADERS, END_STREAM, 3, &h2::head(&[])[..10]);
+    h2.drain();
+    // Half a frame is no better, and a stream that is open beside it no excuse.
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    h2.open(&[(":method", "POST")], false);
+    h2.client.send(&h2::frame(HEADERS, 5, 3, &h2::head(&[]))[..30]);
+    h2.drain();
+}
+
+#[test]
+fn a_server_may_close_without_an_answer() {
+    let server = start("location /close { return 444; } location / { return 200 x; }");
+    let mut h2 = H2::connect(server.port());
+    let id = h2.get("/close");
+    while !h2.is_over(id) && h2.pump() {}
+    assert_eq!(h2.streams[&id].status, 0);
+    eventually("its line", || lines(&server, "GET /close HTTP/2.0|444|") == 1);
+    assert_eq!(H2::connect(server.port()).fetch("/").text(), "x");
+}
+
+#[test]
+fn alpn_is_that_of_the_name() {
+    let server = Server::start(&format!(
+        "server {{ listen {{port}} ssl; server_name example.com; {PAIR} return 200 $server_protocol; }}
+         server {{ listen {{port}} ssl; server_name b.example.com; http2 on; {PAIR} return 200 $server_protocol; }}"
+    ));
+    assert_eq!(H2::connect_tls(server.port(), "b.example.com").fetch("/").text(), "HTTP/2.0");
+    let mut client = connect_tls(server.port(), "example.com", &["h2", "http/1.1"]);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().text(), "HTTP/1.1");
+}
+
+#[test]
+fn requests_are_judged_as_in_http1() {
+    let server = start(
+        "location / { return 200 $host:$request_uri; } location /only { limit_except GET { deny all; } return 200 x; }",
+    );
+    let mut h2 = H2::connect(server.port());
+    let mut ask = |fields: &[(&str, &str)]| {
+        let id = h2.open(fields, true);
+        let response = h2.wait(id);
+        (response.status, response.text())
+    };
+    assert_eq!(ask(&[("host", "Example.COM")]), (200, "example.com:/".to_owned()));
+    assert_eq!(ask(&[(":authority", "a"), ("host", "a")]), (200, "a:/".to_owned()));
+    assert_eq!(ask(&[(":authority", "a"), ("host", "b")]).0, 400);
+    assert_eq!(ask(&[(":authority", "a b")]).0, 400);
+    assert_eq!(ask(&[(":path", "/%zz")]).0, 400);
+    assert_eq!(ask(&[(":path", "/../../etc")]).0, 400);
+    assert!(matches!(ask(&[(":path", "no-slash")]).0, 0 | 400));
+    assert_eq!(ask(&[(":method", "TRACE")]).0, 405);
+    assert_eq!(ask(&[(":path", "/a?b=c&d")]), (200, "localhost:/a?b=c&d".to_owned()));
+    assert_eq!(h2.goaways, []);
+}
+
+#[test]
+fn header_bombs_are_bounded() {
+    let server = start("location / { return 200 x; }");
+    let before = resident_kib(&server);
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    // A long field goes into the table once, and is named by a byte from then on.
+    let mut block = h2::head(&[]);
+    block.push(0x40);
+    let mut field = Vec::new();
+    h2::literal("x-bomb", &"b".repeat(3900), &mut field);
+    block.extend_from_slice(&field[1..]);
+    block.extend(std::iter::repeat_n(0xbe, 15_000 - block.len()));
+    for _ in 0..50 {
+        let id = h2.next_id();
+        h2.skip_id();
+        h2.streams.insert(id, h2::Stream::default());
+        if !h2.client.try_send(h2::frame(HEADERS, END_STREAM | END_HEADERS, id, &block)) {
+            break;
+        }
+    }
+    let last = h2.next_id() - 2;
+    while !h2.is_over(last) && h2.pump() {}
+    for (id, stream) in &h2.streams {
+        assert!(matches!(stream.status, 0 | 400 | 431), "{id}: {stream:?}");
+    }
+    let grown = resident_kib(&server).saturating_sub(before);
+    assert!(grown < 20_000, "{grown} KiB");
+    assert_eq!(H2::connect(server.port()).fetch("/").text(), "x");
+}
+
+#[test]
+fn a_client_that_leaves_gets_what_it_asked_for() {
+    let upstream = Upstream::http(|_, _| {
+        std::thread::sleep(Duration::from_millis(200));
+        ok("late")
+    });
+    let server = proxy(&upstream, "");
+    let mut h2 = H2::connect(server.port());
+    let id = h2.get("/");
+    h2.send(GOAWAY, 0, 0, &[0; 8]);
+    assert_eq!(h2.wait(id).text(), "late");
+    h2.drain();
+}
+
+#[test]
+fn variables_of_a_stream_are_its_own() {
+    let server = start(
+        "location / { return 200 \"$connection_requests $request_length $request_method $scheme $is_args$args\"; }",
+    );
+    let mut h2 = H2::connect(server.port());
+    let texts: Vec<String> = (0..3).map(|number| h2.fetch(&format!("/?{number}")).text()).collect();
+    for (number, text) in texts.iter().enumerate() {
+        let parts: Vec<&str> = text.split(' ').collect();
+        assert_eq!(parts[0], (number + 1).to_string(), "{texts:?}");
+        assert!(parts[1].parse::<u32>().is_ok_and(|length| length > 20), "{texts:?}");
+        assert_eq!(parts[2..], ["GET", "http", &*format!("?{number}")]);
+    }
+}
