@@ -17,6 +17,9 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 3600);
 /// Certificates that end within so many days are warned of.
 const WARN_DAYS: i64 = 14;
 
+/// Files that changed within so many seconds may have done so after they were read: the first look reads them again.
+const READING_SECS: i64 = 60;
+
 /// What a file looked like: time of its last change in nanoseconds, inode and size.
 type Stamp = (i64, i64, u64, u64);
 
@@ -32,7 +35,8 @@ impl CertificateWatch {
     /// Begins with a site whose certificates were just read.
     pub fn new(site: &Site) -> CertificateWatch {
         let now = Instant::now();
-        let stamps = watched(site).map(|path| (path.to_owned(), stamp(path))).collect();
+        let fresh = seconds_now() - READING_SECS;
+        let stamps = watched(site).map(|path| (path.to_owned(), stamp_before(path, fresh))).collect();
         CertificateWatch { look: now + LOOK_EVERY, warn: now, stamps }
     }
 
@@ -105,11 +109,24 @@ fn stamp(path: &str) -> Option<Stamp> {
     Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino(), metadata.size()))
 }
 
-fn warn_of_ends(site: &Site, log: &mut dyn FnMut(Level, &str)) {
+/// The stamp of a file that has not changed since `fresh`; nothing that any stamp equals for others.
+fn stamp_before(path: &str, fresh: i64) -> Option<Stamp> {
+    match std::fs::metadata(path) {
+        Ok(metadata) if metadata.ctime() < fresh => stamp(path),
+        _ => Some((i64::MIN, 0, 0, 0)),
+    }
+}
+
+fn seconds_now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    now.as_secs() as i64
+}
+
+fn warn_of_ends(site: &Site, log: &mut dyn FnMut(Level, &str)) {
+    let now = seconds_now();
     for (server, tls) in site.tls.all() {
         let name = name_of(site, server);
-        match tls.days_left(now.as_secs() as i64) {
+        match tls.days_left(now) {
             Some(days) if days < 0 => {
                 log(Level::Warn, &format!("the certificate of server \"{name}\" has expired"));
             }

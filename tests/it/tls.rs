@@ -834,3 +834,88 @@ fn every_worker_takes_up_the_sessions_of_the_others() {
         assert!(is_resumed(&connector, &server));
     }
 }
+
+#[test]
+fn readers_that_take_nothing_hold_little_and_are_given_up() {
+    let server = Server::start(&text("root {root}/html; send_timeout 2s;"));
+    server.write("html/big", noise(8 << 20));
+    let resident = || {
+        let pid = *server.children().last().expect("a server process");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
+        line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number")
+    };
+    let before = resident();
+    let _idle: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = connect_tls(server.port(), "example.com", &[]);
+            client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+            client
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 30_000, "{grown} KiB");
+    eventually("all are given up", || {
+        server.access_log().lines().filter(|line| line.contains("GET /big")).count() == 40
+    });
+}
+
+#[test]
+fn certificates_that_end_soon_are_warned_of() {
+    if !has("openssl") {
+        return;
+    }
+    let server = Server::builder(
+        "server { listen {port} ssl; server_name soon.test;
+           ssl_certificate {root}/live.pem; ssl_certificate_key {root}/live.key; return 200 x; }",
+    )
+    .file("live.pem", fixture("self.pem"))
+    .file("live.key", fixture("self.key"))
+    .start();
+    assert!(!server.error_log().contains("[warn]"), "{}", server.error_log());
+    for (days, text) in [("13", "expires in 1"), ("-1", "has expired")] {
+        let (certificate, key) = (server.path("new.pem"), server.path("live.key"));
+        let (certificate, key) = (certificate.to_str().expect("UTF-8"), key.to_str().expect("UTF-8"));
+        let said = run(
+            "openssl",
+            &[
+                "req",
+                "-x509",
+                "-new",
+                "-key",
+                key,
+                "-days",
+                days,
+                "-subj",
+                "/CN=soon.test",
+                "-out",
+                certificate,
+            ],
+            b"",
+        );
+        if said.code != 0 {
+            // Not every version makes what has ended already.
+            continue;
+        }
+        std::fs::rename(certificate, server.path("live.pem")).expect("rename");
+        let line = format!("the certificate of server \"soon.test\" {text}");
+        eventually("a warning", || server.error_log().contains(&line));
+    }
+}
+
+#[test]
+fn a_stapled_response_is_sent() {
+    if !has("openssl") {
+        return;
+    }
+    // Any bytes will do: they are the responder's, not ours.
+    let server =
+        Server::builder(&text("ssl_stapling on; ssl_stapling_file {root}/staple.der; return 200 x;"))
+            .file("staple.der", noise(300))
+            .start();
+    let said = s_client(&server, &["-status"], "/");
+    let text = said.text();
+    assert!(text.contains("OCSP response") && !text.contains("no response sent"), "{text}");
+}

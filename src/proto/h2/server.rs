@@ -425,6 +425,11 @@ impl Server {
         result
     }
 
+    /// Whether a frame or a field block has begun to come and is not whole: the rest is owed by the client.
+    pub fn is_amid_frame(&self) -> bool {
+        !self.core.partial.is_empty() || self.core.open_block.is_some()
+    }
+
     /// How often each of [`Limit::ALL`] was noted.
     pub fn limit_counts(&self) -> &[u32; LIMIT_COUNT] {
         Abuse::counts(&self.core.abuse)

@@ -3,20 +3,17 @@
 //!
 //! Files are read on the loop, as in nginx: they are small, and mostly in memory.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 
 use crate::base::level::Level;
-use crate::conf::files::Files;
 use crate::http::context::Context;
 use crate::http::exchange::{ConnectionFacts, Exchange};
-use crate::http::modules::ssl::{Cached, FileOrData, PairText, ServerTls};
+use crate::http::modules::ssl::{Cached, PairText, ServerTls};
 use crate::http::site::{AddressId, SiteHandle};
 use crate::message::RequestHead;
 use crate::proto::tls::{Fault, Hello, ServerTlsConfig, TlsError, TlsFacts};
-use crate::server::config_files::ConfigFiles;
+use crate::server::files::pairs::{name_of, read, state_of};
 use crate::server::worker::resources::Resources;
 
 use super::Client;
@@ -92,39 +89,11 @@ fn render(asked: &Asked<'_>, facts: ConnectionFacts, res: &mut Resources) -> Vec
 fn load(pairs: &[PairText], tls: &ServerTls, with_http2: bool) -> Result<ServerTlsConfig, String> {
     let mut texts = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        texts.push((read(&pair.certificate, "certificate")?, read(&pair.key, "certificate key")?));
+        texts.push((read("certificate", &pair.certificate)?, read("certificate key", &pair.key)?));
     }
     let texts: Vec<(&[u8], &[u8])> = texts.iter().map(|(chain, key)| (&chain[..], &key[..])).collect();
     tls.with_pairs(&texts, with_http2).map_err(|reason| {
         let names: Vec<&str> = pairs.iter().map(|pair| name_of(&pair.certificate)).collect();
         format!("cannot load certificate \"{}\": {reason}", names.join("\", \""))
     })
-}
-
-fn read(source: &FileOrData, what: &str) -> Result<Vec<u8>, String> {
-    match source {
-        FileOrData::Data(text) => Ok(text.clone()),
-        FileOrData::File(path) => ConfigFiles
-            .read_data(path)
-            .map_err(|error| format!("cannot load {what} \"{path}\": {}", error.message(path))),
-    }
-}
-
-fn name_of(source: &FileOrData) -> &str {
-    match source {
-        FileOrData::File(path) => path,
-        FileOrData::Data(_) => "data:...",
-    }
-}
-
-/// Tells one state of the files from another.
-fn state_of(pairs: &[PairText]) -> u64 {
-    let mut state = DefaultHasher::new();
-    for source in pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]) {
-        if let FileOrData::File(path) = source {
-            let metadata = std::fs::metadata(path).ok();
-            metadata.map(|file| (file.mtime(), file.mtime_nsec(), file.ino(), file.size())).hash(&mut state);
-        }
-    }
-    state.finish()
 }

@@ -22,7 +22,7 @@ mod jobs;
 mod opened;
 mod opening;
 mod order;
-mod pairs;
+pub mod pairs;
 mod publication;
 pub mod sending;
 mod store;

@@ -1,4 +1,4 @@
-//! Certificates for upstreams whose names have variables. Reading them may block, and so may making sense of an encrypted
+//! Certificates whose names have variables, for upstreams and towards clients. Reading them may block, and so may making sense of an encrypted
 //! key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,23 +18,28 @@ pub type LoadedPair = Result<Option<(Arc<ClientTlsConfig>, u64)>, String>;
 /// Reads the certificate and key of a call.
 pub fn load(tls: &CallTls, known: Option<u64>) -> LoadedPair {
     let Some(pair) = &tls.pair else { return Ok(None) };
-    let state = state_of(pair);
+    let state = state_of(std::slice::from_ref(pair));
     if known == Some(state) {
         return Ok(None);
     }
     let certificate = read("certificate", &pair.certificate)?;
     let key = read("certificate key", &pair.key)?;
     let config = tls.tls.with_pair(&certificate, &key).map_err(|message| {
-        let name = match &pair.certificate {
-            FileOrData::File(path) => path,
-            FileOrData::Data(_) => "data:...",
-        };
-        format!("cannot load certificate \"{name}\": {message}")
+        format!("cannot load certificate \"{}\": {message}", name_of(&pair.certificate))
     })?;
     Ok(Some((Arc::new(config), state)))
 }
 
-fn read(what: &str, from: &FileOrData) -> Result<Vec<u8>, String> {
+/// What a message calls it.
+pub fn name_of(from: &FileOrData) -> &str {
+    match from {
+        FileOrData::File(path) => path,
+        FileOrData::Data(_) => "data:...",
+    }
+}
+
+/// Reads one of the two, or says why not, for the log.
+pub fn read(what: &str, from: &FileOrData) -> Result<Vec<u8>, String> {
     match from {
         FileOrData::Data(text) => Ok(text.clone()),
         FileOrData::File(path) => ConfigFiles
@@ -45,9 +50,9 @@ fn read(what: &str, from: &FileOrData) -> Result<Vec<u8>, String> {
 
 /// Tells whether files changed: by time, place and size. It is looked at before they are read, so that a change meanwhile
 /// is seen the next time.
-fn state_of(pair: &PairText) -> u64 {
+pub fn state_of(pairs: &[PairText]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    for from in [&pair.certificate, &pair.key] {
+    for from in pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]) {
         if let FileOrData::File(path) = from
             && let Ok(facts) = std::fs::metadata(path)
         {

@@ -372,7 +372,7 @@ pub fn head(fields: &[(&str, &str)]) -> Vec<u8> {
     if !is_connect {
         let usual = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "localhost")];
         for (name, value) in usual {
-            if !has(name) && !(name == ":authority" && has("host")) {
+            if !(has(name) || name == ":authority" && has("host")) {
                 literal(name, value, &mut block);
             }
         }

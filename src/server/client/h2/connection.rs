@@ -60,13 +60,17 @@ impl Client {
         let (mut active, address) = res.take_active(self);
         let limits = head_limits(&active);
         let mut mux = shared.borrow_mut();
-        for _ in 0..EVENTS_PER_TURN {
+        for event in 0..EVENTS_PER_TURN {
             let before = input.len();
             let head = &mut active.exchange.head;
             let Mux { machine, out, .. } = &mut *mux;
             let (stream, refused, is_tunnel) =
                 match machine.read(input, res.env.now.monotonic_ms, &limits, head, out) {
                     Ok(ServerEvent::NeedMore) => {
+                        if event > 0 {
+                            // What has begun now is another frame than before.
+                            mux.amid_since_ms = None;
+                        }
                         res.give_back(active);
                         return Consumed::All;
                     }
@@ -178,7 +182,11 @@ impl Client {
     /// The deadline of a connection that has nothing to send now.
     fn await_frames(&mut self, res: &mut Resources) {
         let Some(mux) = self.mux() else { return };
-        let mux = mux.borrow();
+        let mut mux = mux.borrow_mut();
+        mux.amid_since_ms = match mux.machine.is_amid_frame() {
+            true => mux.amid_since_ms.or(Some(res.env.now.monotonic_ms)),
+            false => None,
+        };
         let site = res.site_of(self);
         let core = &site.settings(res.root_of(self)).core;
         let idle_ms = match self.facts.requests {
@@ -189,8 +197,10 @@ impl Client {
             0 => mux.last_end_ms.saturating_add(idle_ms),
             _ => u64::MAX,
         };
+        let rest =
+            mux.amid_since_ms.map_or(u64::MAX, |since| since.saturating_add(core.client_header_timeout));
         self.last_active_ms = mux.last_end_ms;
-        self.set_deadline(idle.min(mux.machine.deadline().unwrap_or(u64::MAX)));
+        self.set_deadline(idle.min(rest).min(mux.machine.deadline().unwrap_or(u64::MAX)));
     }
 
     /// The deadline has passed.
@@ -214,6 +224,10 @@ impl Client {
             return Fate::Close;
         }
         self.await_frames(res);
+        let timeout = res.site_of(self).settings(res.root_of(self)).core.client_header_timeout;
+        if shared.borrow().amid_since_ms.is_some_and(|since| since.saturating_add(timeout) <= now_ms) {
+            return self.time_out(None, "client timed out", res);
+        }
         if self.deadline_ms <= now_ms && shared.borrow().machine.open_streams() == 0 {
             self.leave_multiplexed(res);
             return self.leave_drained(res);

@@ -40,6 +40,8 @@ pub struct Mux {
     pub socket: RawFd,
     /// When a stream last ended, in monotonic milliseconds.
     pub last_end_ms: u64,
+    /// When a frame or a field block began that is not whole yet, in monotonic milliseconds.
+    pub amid_since_ms: Option<u64>,
     /// The connection is gone.
     pub closed: bool,
     slots: Vec<Slot>,
@@ -101,6 +103,7 @@ impl Mux {
             connection,
             socket,
             last_end_ms: 0,
+            amid_since_ms: None,
             closed: false,
             slots: Vec::new(),
             queued: false,
