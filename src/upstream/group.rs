@@ -415,6 +415,12 @@ impl Group {
             peer.state.return_at(now_ms);
         }
     }
+
+    /// No health check looks after the peer any more: what one found is forgotten, for nobody would find anything else.
+    pub fn forget_health(&self, peer: &Peer, now_ms: u64) {
+        let _inner = self.lock();
+        peer.state.set_health(Health::Unknown, now_ms);
+    }
 }
 
 /// Names.
