@@ -62,6 +62,7 @@ mod tls;
 mod tls_peers;
 mod tunnel;
 mod upstream_failures;
+mod upstream_health;
 mod upstream_names;
 mod userid;
 mod variables;
