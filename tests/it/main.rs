@@ -63,6 +63,7 @@ mod tls_peers;
 mod tunnel;
 mod upstream_failures;
 mod upstream_health;
+mod upstream_limits;
 mod upstream_names;
 mod userid;
 mod variables;
