@@ -159,19 +159,23 @@ fn connections_of_one_location_are_used_by_others_only_where_that_is_asked_for()
 #[test]
 fn connections_are_kept_over_a_reload_until_nobody_names_their_group() {
     let upstream = Counting::start("a", Duration::ZERO);
-    let server = Server::start(&text(&upstream.member(""), ""));
-    assert_eq!(get(server.port(), "/").status, 200);
+    let two = |http: String| format!("worker_processes 2; http {{ {http} }}");
+    let server = Server::start(&two(text(&upstream.member(""), "")));
+    eventually("each worker has one", || {
+        assert_eq!(get(server.port(), "/").status, 200);
+        upstream.accepted() == 2
+    });
     let reload = |number: usize, text: String| {
         let text =
             text.replace("location / {", &format!("add_header X-Round {number} always; location / {{"));
-        server.configure(&text);
+        server.configure(&two(text));
         server.reload();
         eventually("the new configuration", || {
             get(server.port(), "/").header("x-round") == Some(&*number.to_string())
         });
     };
     reload(2, text(&upstream.member(""), ""));
-    assert_eq!((get(server.port(), "/").status, upstream.accepted()), (200, 1));
+    assert_eq!((load(server.port(), 1, 20), upstream.accepted()), (vec![200; 20], 2));
     reload(3, "server { listen {port}; location / { return 204; } }".into());
     eventually("all are closed", || upstream.open() == 0);
     no_alarm(&server);
