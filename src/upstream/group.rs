@@ -72,7 +72,7 @@ pub struct Ask<'a> {
 /// A choice.
 #[derive(Debug)]
 pub enum Pick {
-    /// This one: `started` comes next.
+    /// This one: [`Group::try_start`] comes next.
     Peer(Arc<Peer>),
     /// All that could be asked have as many requests as they may have (`max_conns`): wait, or give up.
     Full,
@@ -105,7 +105,7 @@ pub enum Verdict {
 pub struct Outcome {
     /// How it ended.
     pub verdict: Verdict,
-    /// The time that was given to [`Group::started`].
+    /// The time that was given to [`Group::try_start`].
     pub began_ms: u64,
     /// Monotonic milliseconds.
     pub now_ms: u64,
@@ -261,7 +261,17 @@ impl Group {
         }
     }
 
-    /// An attempt begins at a peer that was picked, or once more at the same one.
+    /// An attempt begins at a peer that was picked; `false` if others took its last place (`max_conns`) since: another
+    /// one is to be picked then.
+    pub fn try_start(&self, peer: &Peer, now_ms: u64) -> bool {
+        let starts = peer.state.try_begin(now_ms, peer.plan.max_conns);
+        if !starts {
+            self.unproved(peer, now_ms);
+        }
+        starts
+    }
+
+    /// An attempt begins once more at the same peer, whatever its limits.
     pub fn started(&self, peer: &Peer, now_ms: u64) {
         peer.state.began(now_ms);
     }
@@ -414,6 +424,12 @@ impl Group {
         if peer.state.set_health(health, now_ms) && peer.state.standing() != Standing::Good {
             peer.state.return_at(now_ms);
         }
+    }
+
+    /// No health check looks after the peer any more: what one found is forgotten, for nobody would find anything else.
+    pub fn forget_health(&self, peer: &Peer, now_ms: u64) {
+        let _inner = self.lock();
+        peer.state.set_health(Health::Unknown, now_ms);
     }
 }
 

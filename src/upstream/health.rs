@@ -89,6 +89,8 @@ struct Watched {
     fails: u32,
     /// Passes in a row.
     passes: u32,
+    /// This check keeps it out: it failed here, or has yet to pass.
+    objects: bool,
 }
 
 impl HealthChecks {
@@ -124,8 +126,21 @@ impl HealthChecks {
         waiting.map(|watched| watched.next_ms).min().unwrap_or(u64::MAX)
     }
 
-    /// A probe passed or failed. Whether the peer was taken in or out by that, for the log.
-    pub fn judged(&mut self, peer: &Peer, passed: bool, now_ms: u64, random: &mut Rng) -> bool {
+    /// Whether this check keeps the peer out. Of several checks of a group one is enough (nginx).
+    pub fn objects_to(&self, peer: &Peer) -> bool {
+        self.watched.iter().any(|watched| watched.objects && watched.peer.is_same(peer))
+    }
+
+    /// A probe passed or failed; `others_object` is whether another check keeps the peer out. Whether the peer was taken
+    /// in or out by that, for the log.
+    pub fn judged(
+        &mut self,
+        peer: &Peer,
+        passed: bool,
+        others_object: bool,
+        now_ms: u64,
+        random: &mut Rng,
+    ) -> bool {
         // A peer that has gone meanwhile is nobody's business.
         let Some(watched) = self.watched.iter_mut().find(|watched| watched.peer.is_same(peer)) else {
             return false;
@@ -138,16 +153,21 @@ impl HealthChecks {
             true => (watched.passes.saturating_add(1), 0),
             false => (0, watched.fails.saturating_add(1)),
         };
-        let health = peer.state().health();
-        let changes = match passed {
-            true => health != Health::Healthy && watched.passes >= self.plan.passes,
-            false => health != Health::Unhealthy && watched.fails >= self.plan.fails,
+        let decides = match passed {
+            true => watched.passes >= self.plan.passes,
+            false => watched.fails >= self.plan.fails,
         };
+        if decides {
+            watched.objects = !passed;
+        }
+        let before = peer.state().health();
+        let found = if passed { Health::Healthy } else { Health::Unhealthy };
+        let changes = decides && before != found && !(passed && others_object);
         if changes {
             self.group.set_healthy(peer, passed, now_ms);
         }
         // That an unknown peer passes is as expected.
-        changes && !(passed && health == Health::Unknown)
+        changes && !(passed && before == Health::Unknown)
     }
 
     fn notice_changes(&mut self, now_ms: u64) {
@@ -165,8 +185,15 @@ impl HealthChecks {
                     if self.plan.mandatory && !keeps {
                         self.group.set_healthy(&peer, false, now_ms);
                     }
-                    let watched = Watched { peer, next_ms: now_ms, under_way: false, fails: 0, passes: 0 };
-                    self.watched.push(watched);
+                    let objects = !peer.state().is_healthy();
+                    self.watched.push(Watched {
+                        peer,
+                        next_ms: now_ms,
+                        under_way: false,
+                        fails: 0,
+                        passes: 0,
+                        objects,
+                    });
                 }
             }
         }
@@ -200,7 +227,7 @@ mod tests {
             due.push(peer);
         }
         for peer in &due {
-            checks.judged(peer, passed, now_ms, &mut Rng::with_seed(now_ms));
+            checks.judged(peer, passed, false, now_ms, &mut Rng::with_seed(now_ms));
         }
         due.len()
     }
@@ -224,7 +251,7 @@ mod tests {
         let peer = checks.due(1).expect("a probe");
         assert!(checks.due(100_000).is_none());
         assert_eq!(checks.next_deadline_ms(), u64::MAX);
-        checks.judged(&peer, true, 100_000, &mut Rng::with_seed(1));
+        checks.judged(&peer, true, false, 100_000, &mut Rng::with_seed(1));
         assert_eq!(checks.next_deadline_ms(), 105_000);
     }
 
@@ -259,11 +286,32 @@ mod tests {
     }
 
     #[test]
+    fn of_several_checks_of_a_group_one_that_fails_keeps_a_server_out() {
+        let group = group(1);
+        let peer = group.peers()[0].clone();
+        let mut checks = [1, 2].map(|fails| {
+            HealthChecks::new(Arc::new(CheckPlan { fails, ..CheckPlan::default() }), group.clone(), 1)
+        });
+        let mut turn = |which: usize, passed: bool, now_ms: u64| {
+            assert!(checks[which].due(now_ms).is_some());
+            let others_object = checks[1 - which].objects_to(&peer);
+            checks[which].judged(&peer, passed, others_object, now_ms, &mut Rng::with_seed(1));
+            peer.state().is_healthy()
+        };
+        assert!(turn(0, true, 1) && turn(1, true, 1));
+        assert!(!turn(0, false, 10_000));
+        assert!(!turn(1, true, 10_000) && !turn(1, true, 20_000));
+        assert!(turn(0, true, 20_000));
+        assert!(turn(1, false, 30_000) && !turn(1, false, 40_000) && !turn(0, true, 40_000));
+        assert!(turn(1, true, 50_000));
+    }
+
+    #[test]
     fn jitter_spreads_probes_by_no_more_than_it_says() {
         let mut checks = checks(CheckPlan { interval_ms: 100, jitter_ms: 50, ..CheckPlan::default() }, 20);
         let mut random = Rng::with_seed(5);
         while let Some(peer) = checks.due(1) {
-            checks.judged(&peer, true, 1, &mut random);
+            checks.judged(&peer, true, false, 1, &mut random);
         }
         let times: Vec<u64> = checks.watched.iter().map(|watched| watched.next_ms).collect();
         assert!(times.iter().all(|time| (101..=151).contains(time)), "{times:?}");
@@ -284,7 +332,7 @@ mod tests {
         let gone = checks.due(2).expect("a probe");
         set(&[2, 3]);
         assert_eq!(turn(&mut checks, 3, true), 2);
-        assert!(!checks.judged(&gone, false, 4, &mut Rng::with_seed(1)));
+        assert!(!checks.judged(&gone, false, false, 4, &mut Rng::with_seed(1)));
     }
 
     #[test]

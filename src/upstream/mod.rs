@@ -3,7 +3,8 @@
 //! A [`Group`] is shared by all workers. Its verbs, in the order of one request:
 //!
 //! 1. [`Group::pick`] names a peer, or says that all are [`Pick::Full`] (wait for room) or that there is none.
-//! 2. [`Group::started`] counts the attempt. Exactly one [`Group::finished`] belongs to it, however it ends.
+//! 2. [`Group::try_start`] counts the attempt, unless the peer's last place was taken since. Exactly one
+//!    [`Group::finished`] belongs to it, however it ends.
 //! 3. [`Group::connected`] and [`Group::header`] tell how long the peer took. A peer that takes longer than
 //!    [`Group::usual_ms`] is [`Group::overdue`] until it answers ([`Group::no_longer_overdue`], once for each).
 //! 4. [`Group::finished`] with the outcome; a failed attempt may be followed by another `pick`, with the peer in

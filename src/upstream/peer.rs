@@ -93,6 +93,11 @@ impl Peer {
         &self.state
     }
 
+    /// A number that the same server at the same address has over reloads, and no other peer has as long as it is held.
+    pub fn key(&self) -> usize {
+        Arc::as_ptr(&self.state) as usize
+    }
+
     /// Whether the two are the same server at the same address, also over a reload.
     pub fn is_same(&self, other: &Peer) -> bool {
         Arc::ptr_eq(&self.state, &other.state)

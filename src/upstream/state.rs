@@ -197,8 +197,23 @@ impl PeerState {
         }
     }
 
+    /// An attempt begins, unless there are `most` already; 0 for no limit.
+    pub(super) fn try_begin(&self, now_ms: u64, most: u32) -> bool {
+        // All workers count here: two that look and then count would go beyond the limit together.
+        let one_more = |count: u32| (most == 0 || count < most).then_some(count + 1);
+        let begins = self.in_flight.fetch_update(Relaxed, Relaxed, one_more).is_ok();
+        if begins {
+            self.note_beginning(now_ms);
+        }
+        begins
+    }
+
     pub(super) fn began(&self, now_ms: u64) {
         self.in_flight.fetch_add(1, Relaxed);
+        self.note_beginning(now_ms);
+    }
+
+    fn note_beginning(&self, now_ms: u64) {
         self.began_sum_ms.fetch_add(now_ms, Relaxed);
         self.requests.fetch_add(1, Relaxed);
         self.asked_ms.store(now_ms, Relaxed);
@@ -380,6 +395,17 @@ mod tests {
             state.remove_overdue();
         }
         assert_eq!((state.silent_since_ms(), state.overdue()), (None, 0));
+    }
+
+    #[test]
+    fn no_more_attempts_begin_than_may() {
+        let state = PeerState::default();
+        assert!(state.try_begin(1, 2) && state.try_begin(1, 2));
+        assert!(!state.try_begin(1, 2));
+        assert_eq!((state.in_flight(), state.requests()), (2, 2));
+        state.ended(1, 0);
+        assert!(state.try_begin(1, 2) && state.try_begin(1, 0));
+        assert_eq!(state.in_flight(), 3);
     }
 
     #[test]

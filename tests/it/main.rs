@@ -62,6 +62,8 @@ mod tls;
 mod tls_peers;
 mod tunnel;
 mod upstream_failures;
+mod upstream_health;
+mod upstream_limits;
 mod upstream_names;
 mod userid;
 mod variables;

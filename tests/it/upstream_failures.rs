@@ -91,7 +91,7 @@ fn a_server_of_three_that_never_answers_loses_no_request_and_holds_few() {
     hanging.conduct(Conduct::Hang);
     for method in ["", "least_conn;", "hash $request_uri consistent;"] {
         let group = [method.into(), member(a.port(), ""), member(hanging.port(), ""), member(b.port(), "")];
-        let server = start(&group.concat(), "proxy_read_timeout 1500ms;");
+        let server = start(&group.concat(), "proxy_read_timeout 600ms;");
         let responses = load(server.port(), CLIENTS, 30, &["GET"]);
         assert!(responses.iter().all(|response| response.status == 200), "{method} {responses:?}");
         let held = responses.iter().filter(|response| tries(response) > 1).count();
@@ -232,8 +232,7 @@ impl Conditions {
 fn each_failure_sends_a_request_to_the_next_server_only_where_it_is_named() {
     let conditions = Conditions::start();
     let mut wrong = String::new();
-    for index in 0..FAILURES.len() {
-        let (kind, condition, ..) = FAILURES[index];
+    for (index, (kind, condition, ..)) in FAILURES.into_iter().enumerate() {
         let by_default = ["error", "timeout"].contains(&condition);
         for method in ["GET", "POST"] {
             // A POST goes elsewhere only while nothing of it was sent, or where the configuration says that it may.

@@ -4,7 +4,7 @@
 //! room. A connection on which anything happens while it is idle is closed at once: the peer closed it, or sent what
 //! nobody asked for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use crate::http::site::LocationId;
@@ -37,13 +37,37 @@ fn place_of(group: &Group, location: LocationId) -> Place {
 }
 
 /// All idle connections of a worker.
-#[derive(Default)]
 pub struct IdleConnections {
     /// By [`Group::key`], so that they outlive reloads, and by location where connections are for one alone.
     pools: HashMap<Place, Pool>,
+    /// No connection is idle too long before that, in monotonic milliseconds.
+    next_ms: u64,
+}
+
+impl Default for IdleConnections {
+    fn default() -> IdleConnections {
+        IdleConnections { pools: HashMap::new(), next_ms: u64::MAX }
+    }
 }
 
 impl IdleConnections {
+    /// When [`IdleConnections::sweep`] may have something to do, in monotonic milliseconds.
+    pub fn next_deadline_ms(&self) -> u64 {
+        self.next_ms
+    }
+
+    /// Closes the connections of all groups but those with these keys ([`Group::key`]): a new configuration names no
+    /// others.
+    pub fn retain_groups(&mut self, named: &HashSet<usize>, links: &mut Links) {
+        self.pools.retain(|(group, _), pool| {
+            let stays = named.contains(group);
+            if !stays {
+                pool.idle.drain(..).for_each(|idle| idle.connection.close(links));
+            }
+            stays
+        });
+    }
+
     /// A connection to `peer` for a call, with its very TLS, and how many milliseconds it was idle. A request that may be
     /// sent twice takes the youngest there is: should the peer be about to close it, the request is repeated. One that may
     /// not takes it only while it is younger than what the peer has been seen to keep, and after the kernel was asked.
@@ -110,6 +134,7 @@ impl IdleConnections {
             oldest.connection.close(links);
         }
         pool.idle.push_back(Idle { peer, connection, since_ms: now_ms });
+        self.next_ms = self.next_ms.min(now_ms.saturating_add(keepalive.timeout_ms));
     }
 
     /// Something happened on an idle connection: it is closed, and its peer's patience is learned from that.
@@ -126,18 +151,23 @@ impl IdleConnections {
 
     /// Closes what was idle too long, and what belongs to groups that only this pool knows any more.
     pub fn sweep(&mut self, now_ms: u64, links: &mut Links) {
+        let mut next_ms = u64::MAX;
         self.pools.retain(|_, pool| {
             let keepalive = pool.group.keepalive();
             let abandoned = Arc::strong_count(&pool.group) == 1;
-            while let Some(oldest) = pool.idle.front()
-                && (abandoned || now_ms.saturating_sub(oldest.since_ms) >= keepalive.timeout_ms)
-            {
+            while let Some(oldest) = pool.idle.front() {
+                let until_ms = oldest.since_ms.saturating_add(keepalive.timeout_ms);
+                if !abandoned && now_ms < until_ms {
+                    next_ms = next_ms.min(until_ms);
+                    break;
+                }
                 if let Some(oldest) = pool.idle.pop_front() {
                     oldest.connection.close(links);
                 }
             }
             !pool.idle.is_empty()
         });
+        self.next_ms = next_ms;
     }
 
     /// Closes everything.

@@ -408,6 +408,10 @@ impl Relay {
             return None;
         }
         self.state = State::Over;
+        let queue_ms = self.stop_waiting(res);
+        if let Some(attempt) = last_attempt(exchange).filter(|_| queue_ms.is_some()) {
+            attempt.queue_ms = queue_ms;
+        }
         if let Some(passed) = &mut exchange.upstream {
             passed.error = Some(failure.token());
         }

@@ -42,7 +42,7 @@ pub struct Again {
 
 /// What choosing has come to.
 pub enum Chosen {
-    /// A try has begun.
+    /// A try has begun, or the choice is to be made again.
     Begun,
     /// Something has to be waited for.
     Waits,
@@ -68,10 +68,14 @@ impl Relay {
             return Ok(Chosen::Waits);
         }
         let Some(group) = self.group(exchange, res)? else { return Ok(Chosen::Waits) };
-        let peer = match self.choosing.same.take() {
-            Some(peer) => peer,
+        let choice = match self.choosing.same.take() {
+            Some(peer) => Choice::once_more(group, peer, res.env.now.monotonic_ms),
             None => match self.pick(&group, exchange, res) {
-                Pick::Peer(peer) => peer,
+                Pick::Peer(peer) => match Choice::start(&group, peer, res.env.now.monotonic_ms) {
+                    Some(choice) => choice,
+                    // Another worker was quicker.
+                    None => return Ok(Chosen::Begun),
+                },
                 Pick::Full => return self.queue(&group, exchange, res),
                 Pick::None(WhyNone::NotResolved) => return self.await_addresses(&group, exchange, res),
                 Pick::None(WhyNone::NoLive) => {
@@ -86,38 +90,37 @@ impl Relay {
             },
         };
         self.choosing.tries += 1;
-        self.choosing.tried.add(&peer);
+        self.choosing.tried.add(&choice.peer);
         let queue_ms = self.stop_waiting(res);
-        self.add_attempt(exchange, peer.name().clone());
+        self.add_attempt(exchange, choice.peer.name().clone());
         if let Some(attempt) = super::last_attempt(exchange) {
             attempt.queue_ms = queue_ms;
         }
-        self.begin(group, peer, exchange, res)
+        self.begin(choice, exchange, res)
     }
 
     /// Takes a pooled connection to the peer, or begins a new one.
     fn begin(
         &mut self,
-        group: Arc<Group>,
-        peer: Arc<Peer>,
+        choice: Choice,
         exchange: &mut Exchange,
         res: &mut Resources,
     ) -> Result<Chosen, Failure> {
         let now_ms = res.env.now.monotonic_ms;
-        let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else {
+        let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+        let Some(call) = call.filter(|_| self.outbound.rewind()) else {
+            choice.ended(Some(Failure::Internal), false, now_ms, 0);
             return Err(Failure::Internal);
         };
-        if !self.outbound.rewind() {
-            return Err(Failure::Internal);
-        }
         let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
         let pooled = match fresh_only {
             true => None,
-            false => res.idle.take(&group, &peer, exchange.location, call, now_ms, &mut res.links),
+            false => {
+                res.idle.take(&choice.group, &choice.peer, exchange.location, call, now_ms, &mut res.links)
+            }
         };
         let idle_ms = pooled.as_ref().map(|(_, idle_ms)| *idle_ms);
         let reused = idle_ms.is_some();
-        let choice = Choice::started(group, peer, now_ms);
         // Only sessions ask for it.
         let via = choice.group.plan().sticky.is_some().then(|| choice.via());
         let owner = Owner::Client(self.owner);
@@ -251,8 +254,14 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// A try begins.
-    fn started(group: Arc<Group>, peer: Arc<Peer>, now_ms: u64) -> Choice {
+    /// A try begins, unless the peer has as many as it may have by now.
+    fn start(group: &Arc<Group>, peer: Arc<Peer>, now_ms: u64) -> Option<Choice> {
+        let starts = group.try_start(&peer, now_ms);
+        starts.then(|| Choice { group: group.clone(), peer, began_ms: now_ms })
+    }
+
+    /// A try begins at the peer of the one before.
+    fn once_more(group: Arc<Group>, peer: Arc<Peer>, now_ms: u64) -> Choice {
         group.started(&peer, now_ms);
         Choice { group, peer, began_ms: now_ms }
     }

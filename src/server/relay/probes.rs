@@ -4,6 +4,7 @@
 //! A probe is a request on a connection of its own, which is closed behind it. It passes when its response complies
 //! with the `match` block, and fails when it does not, or when anything goes wrong before that is known.
 
+use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -73,13 +74,14 @@ pub struct Probes {
 }
 
 impl Probes {
-    /// Takes the checks of a new site. Probes under way are given up: what they ask may have changed.
+    /// Takes the checks of a new site. Probes under way are given up: what they ask may have changed. What was found of
+    /// peers stays, but for those that nothing checks any more.
     pub fn configure(&mut self, site: &Site, res: &mut Resources) {
         self.epoch += 1;
         for probe in self.probes.drain() {
             probe.connection.close(&mut res.links);
         }
-        self.checks.clear();
+        let before = std::mem::take(&mut self.checks);
         for location in &site.locations {
             let (Some(plan), Some(Pass::Fixed(pass))) =
                 (&location.settings.health_check.check, &location.settings.proxy.pass)
@@ -113,6 +115,22 @@ impl Probes {
                 tls,
                 request,
             });
+        }
+        self.forget_unchecked(&before, res.env.now.monotonic_ms);
+    }
+
+    fn forget_unchecked(&self, before: &[Check], now_ms: u64) {
+        if before.is_empty() {
+            return;
+        }
+        let checked = self.checks.iter().flat_map(|check| check.health.group().peers());
+        let checked: HashSet<usize> = checked.map(|peer| peer.key()).collect();
+        for check in before {
+            for peer in check.health.group().peers() {
+                if !checked.contains(&peer.key()) {
+                    check.health.group().forget_health(&peer, now_ms);
+                }
+            }
         }
     }
 
@@ -203,9 +221,15 @@ impl Probes {
     }
 
     fn judged(&mut self, check: usize, peer: &Arc<Peer>, verdict: Verdict, res: &mut Resources) {
+        let others_object = self
+            .checks
+            .iter()
+            .enumerate()
+            .any(|(position, other)| position != check && other.health.objects_to(peer));
         let health = &mut self.checks[check].health;
         let passed = matches!(verdict, Verdict::Passed);
-        if !health.judged(peer, passed, res.env.now.monotonic_ms, &mut res.env.random) {
+        let now_ms = res.env.now.monotonic_ms;
+        if !health.judged(peer, passed, others_object, now_ms, &mut res.env.random) {
             return;
         }
         let group = health.group().name();

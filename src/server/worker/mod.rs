@@ -276,6 +276,7 @@ impl Worker {
             self.res.names.next_deadline(),
             self.probes.as_ref().and_then(|probes| probes.next_deadline(now_ms)),
             self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
+            Some(self.res.idle.next_deadline_ms()),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
         let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
@@ -484,6 +485,7 @@ impl Worker {
             upstream_names.configure(&self.res.site.upstreams, &mut self.res.names);
         }
         self.res.names.forget_unused();
+        self.res.forget_idle();
         if let Some(probes) = &mut self.probes {
             probes.configure(&site, &mut self.res);
         }
@@ -608,10 +610,12 @@ impl Worker {
 
     fn sweep(&mut self) {
         let now = self.res.env.now;
+        if now.monotonic_ms >= self.res.idle.next_deadline_ms() {
+            self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
+        }
         if now.monotonic_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;
             self.res.files.sweep(now.into());
-            self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
             self.forget_sites();
         }
     }

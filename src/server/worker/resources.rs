@@ -239,6 +239,13 @@ impl Resources {
         self.folders.clear();
     }
 
+    /// Closes idle connections to servers that a new configuration does not name.
+    pub fn forget_idle(&mut self) {
+        let named = self.site.upstreams.all().iter().map(|known| &known.group);
+        let named = named.chain(self.computed.values()).map(|group| group.key()).collect();
+        self.idle.retain_groups(&named, &mut self.links);
+    }
+
     /// The site that a connection's next request is served from: the present one, unless its address is gone.
     pub fn site_of(&self, client: &Client) -> SiteHandle {
         self.listener(client).map_or_else(|| self.site.clone(), |listener| listener.site.clone())

@@ -21,10 +21,25 @@ pub enum Conduct {
     Slam,
 }
 
+/// Its conduct in general, and that for requests whose target begins with some text.
+#[derive(Clone)]
+struct Conducts {
+    general: Conduct,
+    special: Vec<(&'static str, Conduct)>,
+}
+
+impl Conducts {
+    fn of(&self, head: &str) -> Conduct {
+        let target = head.split(' ').nth(1).unwrap_or_default();
+        let special = self.special.iter().find(|(beginning, _)| target.starts_with(beginning));
+        special.map_or(&self.general, |(_, conduct)| conduct).clone()
+    }
+}
+
 /// See the module's documentation.
 pub struct Backend {
     upstream: Upstream,
-    conduct: Arc<Mutex<Conduct>>,
+    conduct: Arc<Mutex<Conducts>>,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
@@ -36,7 +51,7 @@ impl Backend {
 
     /// The same on this port of 127.0.0.1.
     pub fn start_on(port: u16, name: &'static str) -> Self {
-        let conduct = Arc::new(Mutex::new(Conduct::Answer(200)));
+        let conduct = Arc::new(Mutex::new(Conducts { general: Conduct::Answer(200), special: Vec::new() }));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let upstream = Upstream::start_on(port, {
             let (conduct, seen) = (conduct.clone(), seen.clone());
@@ -55,9 +70,16 @@ impl Backend {
         self.upstream.accepted()
     }
 
-    /// What it does from now on.
+    /// What it does from now on, with all requests.
     pub fn conduct(&self, conduct: Conduct) {
-        *self.conduct.lock().unwrap() = conduct;
+        *self.conduct.lock().unwrap() = Conducts { general: conduct, special: Vec::new() };
+    }
+
+    /// What it does from now on with requests whose target begins like this.
+    pub fn conduct_for(&self, beginning: &'static str, conduct: Conduct) {
+        let special = &mut self.conduct.lock().unwrap().special;
+        special.retain(|(known, _)| *known != beginning);
+        special.push((beginning, conduct));
     }
 
     /// The heads of the requests that it got.
@@ -78,19 +100,19 @@ impl Drop for Backend {
     }
 }
 
-fn serve(mut peer: Peer, name: &str, conduct: &Mutex<Conduct>, seen: &Mutex<Vec<String>>) {
-    let current = || conduct.lock().unwrap().clone();
-    if current() == Conduct::Slam {
+fn serve(mut peer: Peer, name: &str, conduct: &Mutex<Conducts>, seen: &Mutex<Vec<String>>) {
+    if conduct.lock().unwrap().general == Conduct::Slam {
         return;
     }
     while let Some((head, _)) = peer.read_request() {
         let is_head = head.starts_with("HEAD ");
-        seen.lock().unwrap().push(head);
+        seen.lock().unwrap().push(head.clone());
         let conduct = loop {
-            match current() {
-                Conduct::Hang => std::thread::sleep(Duration::from_millis(3)),
+            match conduct.lock().unwrap().of(&head) {
+                Conduct::Hang => {}
                 conduct => break conduct,
             }
+            std::thread::sleep(Duration::from_millis(3));
         };
         match conduct {
             Conduct::Answer(status) => {
