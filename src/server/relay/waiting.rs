@@ -170,9 +170,13 @@ impl Relay {
             let message = format_args!("upstream queue timed out while connecting to upstream");
             exchange.log_upstream(&mut res.env, Level::Error, message);
             self.add_attempt(exchange, Arc::from(group.name()));
+            // Before the client is told: it may come again at once.
+            let queue_ms = self.stop_waiting(res);
+            if let Some(attempt) = super::last_attempt(exchange) {
+                attempt.queue_ms = queue_ms;
+            }
             return Err(Failure::Queue);
         }
-        res.queued.push_back(self.owner);
         self.look_again(now_ms);
         Ok(Chosen::Waits)
     }
