@@ -25,6 +25,7 @@ use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
+use crate::server::relay::waiting::Queues;
 
 use crate::upstream::Group;
 use crate::upstream::names::{Answer, NameError};
@@ -80,8 +81,8 @@ pub struct Resources {
     pub ready: VecDeque<ClientKey>,
     /// Who waits for which job of the pool.
     pub jobs: HashMap<JobId, ClientKey>,
-    /// Requests that wait for a place at one of their group's peers, in the order in which they came.
-    pub queued: VecDeque<ClientKey>,
+    /// Requests that wait for a place at one of their group's peers.
+    pub queued: Queues,
     /// Requests whose relay has something new to look at.
     pub resumed: Vec<ClientKey>,
     /// Streams whose heads have come.
@@ -146,7 +147,7 @@ impl Resources {
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
-            queued: VecDeque::new(),
+            queued: Queues::default(),
             newborn: Vec::new(),
             subrequests: Vec::new(),
             stirred: Vec::new(),
