@@ -39,7 +39,7 @@ mod securing;
 mod sending;
 mod store;
 pub mod tls;
-mod waiting;
+pub mod waiting;
 pub mod wire;
 
 use rustix::io::Errno;
@@ -475,13 +475,13 @@ impl Relay {
             }
         }
         run.choice.ended(failure, is_race, now_ms, run.received);
+        res.wake_queued(run.choice.group());
         let whole = failure.is_none() && run.is_sent();
         if whole && keeps && run.connection.wire.is_reusable() {
             peers::give_back(run, res);
         } else {
             run.connection.close(&mut res.links);
         }
-        res.wake_queued();
     }
 
     /// The owner gives up: the client has gone, or the response is made of something else.

@@ -270,6 +270,11 @@ impl Choice {
         Via { group: self.group.clone(), peer: self.peer.clone() }
     }
 
+    /// Where it was chosen.
+    pub fn group(&self) -> &Arc<Group> {
+        &self.group
+    }
+
     /// Its connection stands.
     pub fn connected(&self, now_ms: u64) {
         self.group.connected(&self.peer, now_ms - self.began_ms);
@@ -312,15 +317,9 @@ pub fn give_back(run: Run, res: &mut Resources) {
     let Run { choice, mut connection, location, .. } = run;
     connection.requests += 1;
     connection.rest();
+    if !res.keeps_connections_of(&choice.group) {
+        return connection.close(&mut res.links);
+    }
     let now_ms = res.env.now.monotonic_ms;
     res.idle.put(&choice.group, choice.peer, location, connection, now_ms, &mut res.links);
-}
-
-impl Resources {
-    /// A peer has room again: whoever waits longest looks for it.
-    pub fn wake_queued(&mut self) {
-        if let Some(key) = self.queued.pop_front() {
-            self.resumed.push(key);
-        }
-    }
 }

@@ -1,11 +1,13 @@
 //! What a request waits for before it has a peer: the file of a copy, a name's addresses, a place in its group's queue.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::{PassAddress, Target};
 use crate::http::upstreams::implicit;
+use crate::server::client::ClientKey;
 use crate::server::names::{Io, NameLookup, Ticket};
 use crate::server::worker::resources::Resources;
 use crate::server::worker::upstream_names::resolved;
@@ -33,8 +35,57 @@ pub enum Wait {
     Name(Ticket),
     /// The first addresses of a group, since then.
     Addresses(u64),
-    /// Room at one of a group's peers, since then; a place in its line is taken.
-    Room(Arc<Group>, u64),
+    /// Room at one of a group's peers, since then; a place in its queue is taken, and this one in the worker's.
+    Room(Arc<Group>, u64, Turn),
+}
+
+/// The order in which requests came to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn(u64);
+
+/// The requests of a worker that wait for room, by group and in the order in which they came. One that was called and
+/// found no room stands where it stood.
+#[derive(Debug, Default)]
+pub struct Queues {
+    waiting: BTreeMap<(usize, Turn), ClientKey>,
+    turns: u64,
+}
+
+impl Queues {
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    fn next_turn(&mut self) -> Turn {
+        self.turns += 1;
+        Turn(self.turns)
+    }
+
+    fn enter(&mut self, group: &Group, turn: Turn, key: ClientKey) {
+        self.waiting.insert((group.key(), turn), key);
+    }
+
+    fn leave(&mut self, group: &Group, turn: Turn) {
+        self.waiting.remove(&(group.key(), turn));
+    }
+
+    /// Calls whoever waits longest.
+    fn call(&mut self, group: &Group) -> Option<ClientKey> {
+        let of_group = (group.key(), Turn(0))..=(group.key(), Turn(u64::MAX));
+        let (first, _) = self.waiting.range(of_group).next()?;
+        let first = *first;
+        self.waiting.remove(&first)
+    }
+}
+
+impl Resources {
+    /// A peer of the group has room again: whoever waits longest looks for it.
+    pub(super) fn wake_queued(&mut self, group: &Group) {
+        if let Some(key) = self.queued.call(group) {
+            self.resumed.push(key);
+        }
+    }
 }
 
 impl Relay {
@@ -153,11 +204,12 @@ impl Relay {
     ) -> Result<Chosen, Failure> {
         let now_ms = res.env.now.monotonic_ms;
         let timeout_ms = group.plan().queue.map_or(0, |queue| queue.timeout_ms);
-        let since_ms = match &self.choosing.wait {
-            Wait::Room(_, since_ms) => *since_ms,
+        let (since_ms, turn) = match &self.choosing.wait {
+            Wait::Room(_, since_ms, turn) => (*since_ms, *turn),
             _ if group.start_waiting() => {
-                self.choosing.wait = Wait::Room(group.clone(), now_ms);
-                now_ms
+                let turn = res.queued.next_turn();
+                self.choosing.wait = Wait::Room(group.clone(), now_ms, turn);
+                (now_ms, turn)
             }
             _ => {
                 let message = format_args!("no live upstreams while connecting to upstream");
@@ -170,9 +222,14 @@ impl Relay {
             let message = format_args!("upstream queue timed out while connecting to upstream");
             exchange.log_upstream(&mut res.env, Level::Error, message);
             self.add_attempt(exchange, Arc::from(group.name()));
+            // Before the client is told: it may come again at once.
+            let queue_ms = self.stop_waiting(res);
+            if let Some(attempt) = super::last_attempt(exchange) {
+                attempt.queue_ms = queue_ms;
+            }
             return Err(Failure::Queue);
         }
-        res.queued.push_back(self.owner);
+        res.queued.enter(group, turn, self.owner);
         self.look_again(now_ms);
         Ok(Chosen::Waits)
     }
@@ -232,7 +289,8 @@ impl Relay {
                 res.name_results.remove(&ticket);
                 None
             }
-            Wait::Room(group, since_ms) => {
+            Wait::Room(group, since_ms, turn) => {
+                res.queued.leave(&group, turn);
                 group.stop_waiting();
                 Some((res.env.now.monotonic_ms - since_ms) as u32)
             }
@@ -257,5 +315,31 @@ fn tell(group: &Group, answer: &Answer, port: u16) {
         });
     if !is_same {
         group.set_addresses(0, &addresses);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::GroupPlan;
+
+    #[test]
+    fn each_group_calls_those_who_wait_for_it_in_the_order_in_which_they_came() {
+        let [a, b] = ["a", "b"].map(|name| Group::new(GroupPlan::new(name, Vec::new()), None));
+        let client = |index: u32| ClientKey { index, generation: 0 };
+        let mut queues = Queues::default();
+        let turns: Vec<Turn> = (0..4).map(|_| queues.next_turn()).collect();
+        for (index, group) in [&a, &b, &a, &a].into_iter().enumerate() {
+            queues.enter(group, turns[index], client(index as u32));
+        }
+        // Whoever looks again by itself is not there twice.
+        queues.enter(&a, turns[2], client(2));
+        assert_eq!(queues.call(&a), Some(client(0)));
+        // It found no room.
+        queues.enter(&a, turns[0], client(0));
+        assert_eq!(queues.call(&a), Some(client(0)));
+        queues.leave(&a, turns[2]);
+        assert_eq!((queues.call(&a), queues.call(&a)), (Some(client(3)), None));
+        assert_eq!((queues.call(&b), queues.call(&b)), (Some(client(1)), None));
     }
 }

@@ -1,6 +1,6 @@
 //! What a worker lends to the connection whose turn it is.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
+use crate::server::relay::waiting::Queues;
 
 use crate::upstream::Group;
 use crate::upstream::names::{Answer, NameError};
@@ -80,8 +81,8 @@ pub struct Resources {
     pub ready: VecDeque<ClientKey>,
     /// Who waits for which job of the pool.
     pub jobs: HashMap<JobId, ClientKey>,
-    /// Requests that wait for a place at one of their group's peers, in the order in which they came.
-    pub queued: VecDeque<ClientKey>,
+    /// Requests that wait for a place at one of their group's peers.
+    pub queued: Queues,
     /// Requests whose relay has something new to look at.
     pub resumed: Vec<ClientKey>,
     /// Streams whose heads have come.
@@ -99,6 +100,8 @@ pub struct Resources {
     /// See `name_waiters`.
     pub name_results: HashMap<Ticket, Result<Answer, NameError>>,
     computed: HashMap<Box<str>, Arc<Group>>,
+    /// The groups of the present site, by their keys.
+    named_groups: HashSet<usize>,
     /// Listening sockets by their number; gaps where one is gone.
     pub listeners: Vec<Option<Listener>>,
     /// The worker is winding down: no connection is kept alive.
@@ -146,7 +149,7 @@ impl Resources {
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
-            queued: VecDeque::new(),
+            queued: Queues::default(),
             newborn: Vec::new(),
             subrequests: Vec::new(),
             stirred: Vec::new(),
@@ -155,6 +158,7 @@ impl Resources {
             name_waiters: HashMap::new(),
             name_results: HashMap::new(),
             computed: HashMap::new(),
+            named_groups: HashSet::new(),
             resumed: Vec::new(),
             listeners: Vec::new(),
             quitting: false,
@@ -242,8 +246,15 @@ impl Resources {
     /// Closes idle connections to servers that a new configuration does not name.
     pub fn forget_idle(&mut self) {
         let named = self.site.upstreams.all().iter().map(|known| &known.group);
-        let named = named.chain(self.computed.values()).map(|group| group.key()).collect();
-        self.idle.retain_groups(&named, &mut self.links);
+        self.named_groups = named.chain(self.computed.values()).map(|group| group.key()).collect();
+        self.idle.retain_groups(&self.named_groups, &mut self.links);
+    }
+
+    /// Whether idle connections of this group are worth keeping: a request of a former site may end when nobody names it
+    /// any more.
+    pub fn keeps_connections_of(&self, group: &Arc<Group>) -> bool {
+        self.named_groups.contains(&group.key())
+            || self.computed.get(group.name()).is_some_and(|known| Arc::ptr_eq(known, group))
     }
 
     /// The site that a connection's next request is served from: the present one, unless its address is gone.
