@@ -63,7 +63,7 @@ impl Exchange {
 
     /// Whether it may make subrequests: their depth is bounded, for a page that includes itself.
     pub fn may_order(&self) -> bool {
-        self.lineage.is_none_or(|lineage| lineage.depth < MAX_DEPTH)
+        self.lineage.is_none_or(|lineage| lineage.depth <= MAX_DEPTH)
     }
 
     /// Makes a recycled exchange a subrequest of another one.

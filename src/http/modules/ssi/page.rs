@@ -38,7 +38,8 @@ impl Page {
     pub fn variable(&self, name: &[u8]) -> Option<&[u8]> {
         if let [digit @ b'0'..=b'9'] = name {
             let group = usize::from(digit - b'0');
-            if group < self.captures.len() {
+            // As PCRE counts: up to the last one that took part.
+            if (group..self.captures.len()).any(|group| self.captures.get(group).is_some()) {
                 return Some(self.captures.text(group, &self.subject).unwrap_or_default());
             }
         }

@@ -119,7 +119,11 @@ pub fn holds(
             page.borrow_mut().matches(&regex, &left)?
         }
         Some([b'/', _, ..]) => return Err(invalid()),
-        Some(right) => evaluate(page, exchange, context, right)? == left,
+        Some(right) => {
+            // A text that is no regular expression begins with a slash behind a backslash.
+            let right = if right.starts_with(b"\\/") { &right[1..] } else { right };
+            evaluate(page, exchange, context, right)? == left
+        }
     };
     Ok(is_equal != is_negated)
 }
