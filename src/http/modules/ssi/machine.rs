@@ -16,9 +16,9 @@ use super::scanner::{Command, Found, MOST_PARAMETERS, Scanner, shown};
 use super::values::{evaluate, holds, variable};
 
 /// `if`s within one another; nginx allows one.
-const MOST_CONDITIONS: usize = 16;
+pub(super) const MOST_CONDITIONS: usize = 16;
 /// Once so many bytes came out of one call, it returns.
-const ROOM: usize = 64 << 10;
+pub(super) const ROOM: usize = 64 << 10;
 
 const ERROR_MESSAGE: &[u8] = b"[an error occurred while processing the directive]";
 
@@ -258,6 +258,11 @@ impl Ssi {
         }
     }
 
+    /// How many `if`s are open in what is shown.
+    pub(super) fn open_conditions(&self) -> usize {
+        self.conditions.len()
+    }
+
     /// The include that [`Progress::Waiting`] was about is over. `captured` is its body, where a variable takes it and
     /// it has not failed; it should be within `subrequest_output_buffer_size`. A variable that is too much stays as it
     /// was.
@@ -487,7 +492,7 @@ impl Ssi {
                 let args = checked.args.map(|range| text[range].to_vec()).unwrap_or_default();
                 Ok(Order { uri, args, ..Order::default() })
             }
-            Err(_) => Err(format!("unsafe URI \"{}\" was detected", shown(&text))),
+            Err(_) => Err(format!("unsafe URI \"{}\" was detected", shown(&uri))),
         }
     }
 

@@ -14,6 +14,7 @@
 //! Commands nest deeper here than in nginx, which refuses an `if` within an `if`.
 
 mod date;
+mod law;
 mod machine;
 mod page;
 mod scanner;
@@ -35,6 +36,7 @@ use super::compress::weaken_etag;
 
 use page::Shared;
 
+pub use law::law_any_split_gives_the_same;
 pub use machine::{Include, Part, Progress, Ssi};
 
 settings! {

@@ -94,21 +94,22 @@ pub fn holds(
     context: &mut Context,
     text: &[u8],
 ) -> Result<bool, String> {
-    let invalid = || format!("invalid expression in \"{}\"", shown(text));
     let is_of_left = |byte: &u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'$' | b'{' | b'}' | b'_' | b'"' | b'\'')
     };
     let (left, rest) = text.split_at(text.iter().take_while(|byte| is_of_left(byte)).count());
-    let rest = without_spaces(rest);
-    let (is_negated, right) = match rest {
+    let left = left.to_ascii_lowercase();
+    let invalid = || format!("invalid expression in \"{}{}\"", shown(&left), shown(rest));
+    let behind = without_spaces(rest);
+    let (is_negated, right) = match behind {
         [] => (false, None),
         [b'=', right @ ..] => (false, Some(without_spaces(right))),
         [b'!', b'=', right @ ..] => (true, Some(without_spaces(right))),
         _ => return Err(invalid()),
     };
-    let left = evaluate(page, exchange, context, &left.to_ascii_lowercase())?;
+    let value = evaluate(page, exchange, context, &left)?;
     let is_equal = match right {
-        None => !left.is_empty(),
+        None => !value.is_empty(),
         Some([b'/', pattern @ .., b'/']) => {
             let rendered = evaluate(page, exchange, context, pattern)?;
             // What a client sends must not lift the bound of a match.
@@ -116,13 +117,13 @@ pub fn holds(
                 return Err(invalid());
             }
             let regex = Regex::new(&rendered, false).map_err(|error| error.nginx_text(&rendered))?;
-            page.borrow_mut().matches(&regex, &left)?
+            page.borrow_mut().matches(&regex, &value)?
         }
         Some([b'/', _, ..]) => return Err(invalid()),
         Some(right) => {
             // A text that is no regular expression begins with a slash behind a backslash.
             let right = if right.starts_with(b"\\/") { &right[1..] } else { right };
-            evaluate(page, exchange, context, right)? == left
+            evaluate(page, exchange, context, right)? == value
         }
     };
     Ok(is_equal != is_negated)
