@@ -234,3 +234,76 @@ fn write(out: &mut Vec<u8>, value: Value, style: Style) {
     out.resize(out.len() + missing, pad);
     out.extend_from_slice(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected texts are those of glibc 2.36.
+    fn berlin(secs: i64, format: &str) -> String {
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let mut out = Vec::new();
+        append(&mut out, format.as_bytes(), secs, Some(&zone));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn gmt(secs: i64, format: &str) -> String {
+        let mut out = Vec::new();
+        append(&mut out, format.as_bytes(), secs, None);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn every_letter_is_what_the_c_library_makes_of_it() {
+        let format = "%a|%A|%b|%B|%c|%C|%d|%D|%e|%F|%g|%G|%h|%H|%I|%j|%k|%l|%m|%M|%p|%P|%r|%R|%s|%S|%T|%u|%U|%V|%w\
+                      |%W|%x|%X|%y|%Y|%z|%Z|%%";
+        assert_eq!(
+            berlin(1_700_000_000, format),
+            "Tue|Tuesday|Nov|November|Tue Nov 14 23:13:20 2023|20|14|11/14/23|14|2023-11-14|23|2023|Nov|23|11|318|23|11\
+             |11|13|PM|pm|11:13:20 PM|23:13|1700000000|20|23:13:20|2|46|46|2|46|11/14/23|23:13:20|23|2023|+0100|CET|%"
+        );
+        assert_eq!(
+            berlin(1_720_000_000, format),
+            "Wed|Wednesday|Jul|July|Wed Jul  3 11:46:40 2024|20|03|07/03/24| 3|2024-07-03|24|2024|Jul|11|11|185|11|11\
+             |07|46|AM|am|11:46:40 AM|11:46|1720000000|40|11:46:40|3|26|27|3|27|07/03/24|11:46:40|24|2024|+0200|CEST|%"
+        );
+    }
+
+    #[test]
+    fn flags_widths_and_what_is_no_letter_are_what_the_c_library_makes_of_them() {
+        let format = "%5d|%-5d|%_5d|%^5b|%10A|%010m|%-m|%-H|%_H|%^B|%#p|%#a|%Ex|%EY|%OS|%-Ed|%E|%#Z|%5Y|%Q|%i|%-e|%0e\
+                      |%-j|%_j|%12F|%012F|%^c|%#c|%5%|%";
+        assert_eq!(
+            berlin(1_704_056_400, format),
+            "00031|   31|   31|  DEC|    Sunday|0000000012|12|22|22|DECEMBER|pm|SUN|12/31/23|2023|00|%-Ed|%E|cet|02023\
+             |%Q|%i|31|31|365|365|  2023-12-31|002023-12-31|SUN DEC 31 22:00:00 2023|Sun Dec 31 22:00:00 2023|    %|%"
+        );
+    }
+
+    #[test]
+    fn weeks_of_the_turn_of_years_are_right() {
+        for (secs, expected) in [
+            (1_577_880_000, "2020-01-01 2020-01 20 00 00 001 3"),
+            (1_609_416_000, "2020-12-31 2020-53 20 52 52 366 4"),
+            (1_609_502_400, "2021-01-01 2020-53 20 00 00 001 5"),
+            (1_609_675_200, "2021-01-03 2020-53 20 01 00 003 7"),
+            (1_609_761_600, "2021-01-04 2021-01 21 01 01 004 1"),
+            (1_672_574_400, "2023-01-01 2022-52 22 01 00 001 7"),
+            (1_735_560_000, "2024-12-30 2025-01 25 52 53 365 1"),
+            (1_798_718_400, "2026-12-31 2026-53 26 52 52 365 4"),
+            (1_798_804_800, "2027-01-01 2026-53 26 00 00 001 5"),
+            (951_825_600, "2000-02-29 2000-09 00 09 09 060 2"),
+            (43_200, "1970-01-01 1970-01 70 00 00 001 4"),
+            (1_988_107_200, "2032-12-31 2032-53 32 52 52 366 5"),
+        ] {
+            assert_eq!(gmt(secs, "%F %G-%V %g %U %W %j %u"), expected);
+        }
+    }
+
+    #[test]
+    fn a_date_has_a_bound() {
+        assert_eq!(gmt(0, "%99999999999999999999d").len(), LONGEST);
+        assert_eq!(gmt(0, &"%9000d".repeat(100)).len(), LONGEST);
+        assert_eq!(gmt(0, "%Z %z"), "GMT +0000");
+    }
+}

@@ -55,8 +55,8 @@ settings! {
         types: MediaTypes = MediaTypes::default(), inherit;
             "ssi_types" HTTP_SERVER_LOCATION, Arity::at_least(1), default "text/html", with media_types;
         /// The longest value of a command's parameter, in bytes.
-        value_length: u64 = 256, inherit;
-            "ssi_value_length" HTTP_SERVER_LOCATION, Arity::exactly(1), default "256", once size;
+        value_length: u64 = 255, inherit;
+            "ssi_value_length" HTTP_SERVER_LOCATION, Arity::exactly(1), default "255", once size;
     }
     plain {
         /// Without meaning here: no buffer of a page is recycled while it is in use.

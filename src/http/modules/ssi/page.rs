@@ -25,11 +25,16 @@ pub struct Page {
     /// Names are in lower case.
     variables: Vec<(Box<[u8]>, Vec<u8>)>,
     variable_bytes: usize,
-    blocks: Vec<(Box<[u8]>, Rc<[u8]>)>,
+    blocks: Vec<Block>,
     block_bytes: usize,
     captures: Captures,
     subject: Vec<u8>,
     includes: u32,
+}
+
+struct Block {
+    name: Box<[u8]>,
+    text: Rc<[u8]>,
 }
 
 impl Page {
@@ -100,13 +105,13 @@ impl Page {
     pub fn add_block(&mut self, name: &[u8], text: &[u8]) {
         if self.room_for_block().is_some_and(|room| text.len() <= room) {
             self.block_bytes += text.len();
-            self.blocks.push((name.into(), text.into()));
+            self.blocks.push(Block { name: name.into(), text: text.into() });
         }
     }
 
     /// The text of a block.
     pub fn block(&self, name: &[u8]) -> Option<Rc<[u8]>> {
-        self.blocks.iter().find(|(other, _)| **other == *name).map(|(_, text)| Rc::clone(text))
+        self.blocks.iter().find(|block| *block.name == *name).map(|block| Rc::clone(&block.text))
     }
 
     /// Counts a subrequest; `false` if it is one too many.
