@@ -21,8 +21,11 @@ impl World {
 
     fn filtered(&mut self, exchange: &mut Exchange, body: Vec<u8>) -> Vec<u8> {
         let filters = exchange.body_filters.clone();
-        let Some(page) = ssi::machine_of(exchange) else { return through(&filters, body) };
-        let (before, behind) = filters.split_at(page.filters_before);
+        let Some(page) = exchange.weaving.take().and_then(|weaving| weaving.page) else {
+            return through(&filters, body);
+        };
+        let place = filters.iter().position(|filter| matches!(filter, FilterSpec::Weave)).expect("a place");
+        let (before, behind) = filters.split_at(place);
         let text = through(before, body);
         let text = self.follow(exchange, *page, &text);
         through(behind, text)
@@ -66,15 +69,14 @@ impl World {
         let body = if failed && include.stub.is_some() { Vec::new() } else { self.body_of(&mut exchange) };
         match include.stub {
             Some(stub) if body.is_empty() => {
-                // The page's type, for a block that takes the place of something else.
-                exchange.response.clear();
-                let content_type =
-                    parent.response.content_type.map(|span| parent.response.text(span).to_vec());
-                exchange.response.set_content_type(&content_type.unwrap_or_default());
-                exchange.body_filters.clear();
                 let site = self.site.clone();
-                ssi::filter(&mut exchange, &mut Context { site: &site, env: &mut self.env });
-                Some(self.filtered(&mut exchange, stub))
+                let mut context = Context { site: &site, env: &mut self.env };
+                let content_type = parent.response.content_type.map(|span| parent.response.text(span));
+                let content_type = content_type.unwrap_or_default();
+                match ssi::machine_for_stub(&mut exchange, content_type, &mut context) {
+                    Some(page) => Some(self.follow(&mut exchange, *page, &stub)),
+                    None => Some(stub),
+                }
             }
             _ => Some(body),
         }

@@ -18,7 +18,7 @@ use crate::http::site::{AddressId, SiteHandle};
 use crate::message::RequestHead;
 
 use super::machine::{MOST_CONDITIONS, ROOM};
-use super::{Part, Progress, Ssi, filter, machine_of};
+use super::{Part, Progress, Ssi, filter};
 
 const CONFIGURATION: &str = "error_log stderr; events {} http { ssi on; ssi_value_length 64; server { listen 80; \
                              set $text 'a<b>\"c&d'; location / { return 200 page; } } }";
@@ -47,7 +47,7 @@ pub fn followed(page: &[u8], piece: usize) -> Vec<u8> {
     let mut exchange = exchange(&site);
     exchange.response.set_content_type(b"text/html");
     filter(&mut exchange, &mut context);
-    let machine = machine_of(&mut exchange).expect("ssi is on");
+    let machine = exchange.weaving.take().and_then(|weaving| weaving.page).expect("ssi is on");
     run(*machine, &mut exchange, &mut context, page, piece)
 }
 

@@ -3,6 +3,8 @@
 //! The scanner finds commands; here they are followed, in the order of the page. Errors are nginx's: a message in the
 //! log, and the page's message for them in the place of the command.
 
+use std::fmt;
+
 use crate::base::level::Level;
 use crate::base::percent::{Escape, escape, escape_html};
 use crate::http::context::Context;
@@ -59,8 +61,6 @@ pub enum Progress {
 
 /// See the module's documentation.
 pub struct Ssi {
-    /// How many of the exchange's body filters the body passes before it comes here.
-    pub filters_before: usize,
     scanner: Scanner,
     page: Shared,
     error_message: Vec<u8>,
@@ -177,11 +177,16 @@ impl Sink<'_> {
     }
 }
 
+impl fmt::Debug for Ssi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ssi").field("is_done", &self.is_done).finish_non_exhaustive()
+    }
+}
+
 impl Ssi {
     /// A machine for a page that shares `page` with others.
-    pub(super) fn new(settings: &Settings, page: Shared, filters_before: usize) -> Ssi {
+    pub(super) fn new(settings: &Settings, page: Shared) -> Ssi {
         Ssi {
-            filters_before,
             scanner: Scanner::new(usize::try_from(settings.value_length).unwrap_or(usize::MAX)),
             page,
             error_message: ERROR_MESSAGE.to_vec(),

@@ -1,15 +1,13 @@
 //! `ssi`: pages with commands in them, `<!--#include virtual="/header.html" -->` and its like, as nginx has them.
 //!
-//! [`filter`] decides by the response's head and puts an [`Ssi`] among the exchange's notes. Whoever moves the body
-//! takes it from there ([`machine_of`]) and gives it the body as it comes behind the first [`Ssi::filters_before`] of
-//! the exchange's body filters:
+//! [`filter`] decides by the response's head and puts an [`Ssi`] into the exchange's weaving. Whoever moves the body gives
+//! it what the body filters before its place make of the body:
 //!
 //! 1. [`Ssi::take`] takes input and appends [`Part`]s in the order in which they are to be sent. It says how it
 //!    stopped: at the end of its input, for want of room, or because an [`Include`] must be over first.
 //! 2. In that case [`Ssi::resume`] is called when it is, before `take` goes on.
 //! 3. An include's subrequest is made like any other; [`for_subrequest`] gives it what pages share. Should it have no
-//!    body or fail, its block is sent instead, as a page of the subrequest: through an [`Ssi`] of its own where `ssi`
-//!    is on for it.
+//!    body or fail, its block is sent instead, as a page of the subrequest: through [`machine_for_stub`].
 //!
 //! Commands nest deeper here than in nginx, which refuses an `if` within an `if`.
 
@@ -86,8 +84,6 @@ fn ignored_size(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
 /// What is remembered of a request's page.
 #[derive(Default)]
 pub struct State {
-    /// Until whoever moves the body has taken it.
-    machine: Option<Box<Ssi>>,
     page: Shared,
     /// The format of `$date_local` and `$date_gmt`, where `config` has set one.
     time_format: Option<Vec<u8>>,
@@ -98,24 +94,19 @@ pub type Note = Option<Box<State>>;
 
 /// Header filter: decides, and sets the head.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) {
-    if let Some(state) = &mut exchange.notes.ssi {
-        // Of a response that this one replaces.
-        state.machine = None;
-    }
     let site = context.site;
     let settings = &site.settings(exchange.location).ssi;
     if !settings.enabled || exchange.response.content_length == Some(0) {
         return;
     }
-    let content_type = exchange.response.content_type.map(|span| exchange.response.text(span));
-    if !settings.types.matches(content_type.unwrap_or_default()) {
+    let Some(content_type) = exchange.response.content_type else { return };
+    if !settings.types.matches(exchange.response.text(content_type)) {
         return;
     }
-    let filters_before = exchange.body_filters.len();
-    let state = exchange.notes.ssi.get_or_insert_default();
-    state.time_format = None;
-    state.machine = Some(Box::new(Ssi::new(settings, Shared::clone(&state.page), filters_before)));
+    let page = begin(exchange, settings);
+    exchange.begin_weaving().page = Some(page);
     exchange.response.clear_content_length();
+    exchange.response.accept_ranges = false;
     exchange.allow_ranges = false;
     if settings.last_modified {
         weaken_etag(exchange);
@@ -125,9 +116,22 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
     }
 }
 
-/// The machine that the header filter has made for the response's body, if there is one.
-pub fn machine_of(exchange: &mut Exchange) -> Option<Box<Ssi>> {
-    exchange.notes.ssi.as_mut()?.machine.take()
+/// The machine for a block that takes the place of the body of `exchange`, a subrequest; `content_type` is that of the
+/// page. `None` if commands are not followed there.
+pub fn machine_for_stub(
+    exchange: &mut Exchange,
+    content_type: &[u8],
+    context: &mut Context,
+) -> Option<Box<Ssi>> {
+    let site = context.site;
+    let settings = &site.settings(exchange.location).ssi;
+    (settings.enabled && settings.types.matches(content_type)).then(|| begin(exchange, settings))
+}
+
+fn begin(exchange: &mut Exchange, settings: &Settings) -> Box<Ssi> {
+    let state = exchange.notes.ssi.get_or_insert_default();
+    state.time_format = None;
+    Box::new(Ssi::new(settings, Shared::clone(&state.page)))
 }
 
 /// What a subrequest shares with the request that makes it: variables, blocks, captures.
