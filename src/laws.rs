@@ -9,6 +9,7 @@ use crate::base::prefix_tree::law_tree_finds_like_a_list;
 use crate::conf;
 use crate::http::modules::dav;
 use crate::http::modules::mp4;
+use crate::http::modules::ssi;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
@@ -45,6 +46,7 @@ pub const LAWS: &[Law] = &[
     ("request_head", request_head),
     ("server_names", server_names),
     ("site", site),
+    ("ssi", ssi_page),
     ("template", template),
     ("tls_hello", tls_hello),
     ("unsafe_uri", unsafe_uri),
@@ -246,6 +248,11 @@ pub fn configuration_text(data: &[u8]) {
 /// A whole configuration, as the builder sees it.
 pub fn site(data: &[u8]) {
     build::laws::fuzz_build(data);
+}
+
+/// A page with SSI commands.
+pub fn ssi_page(data: &[u8]) {
+    ssi::law_any_split_gives_the_same(data, step(data));
 }
 
 /// Text with variables.

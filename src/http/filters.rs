@@ -7,7 +7,8 @@
 //! 4. `cors`: its fields take the place of those that a handler or `add_header` may have set.
 //! 5. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
 //! 6. What rewrites the body, in the order in which the body passes it: `gunzip` first, because the others read text;
-//!    `sub_filter`, whose strings are in the set that the response came in; `charset`; compression last.
+//!    `sub_filter`, whose strings are in the set that the response came in; `charset`; `ssi`, whose
+//!    pages include others that went as far by themselves; compression last.
 //! 7. `ranges`: cuts the body last, because ranges count bytes of what is sent.
 //! 8. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
@@ -16,7 +17,7 @@ use crate::message::{FieldName, Status};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::modules::{
-    addition, charset, compress, conditional, cors, gunzip, headers, ranges, spa, sub_filter, userid,
+    addition, charset, compress, conditional, cors, gunzip, headers, ranges, spa, ssi, sub_filter, userid,
 };
 
 /// Runs them all; a status replaces the response (412, 416).
@@ -56,6 +57,7 @@ fn rewrite_body(exchange: &mut Exchange, context: &mut Context) {
     gunzip::filter(exchange, context);
     sub_filter::filter(exchange, context);
     charset::filter(exchange, context);
+    ssi::filter(exchange, context);
 }
 
 /// `Server`, as `server_tokens` says; an upstream's that is passed on stays alone.

@@ -8,6 +8,7 @@
 use crate::message::{Method, RequestFraming};
 
 use super::exchange::{Exchange, RequestBody};
+use super::modules::ssi;
 use super::phases::Stage;
 use super::site::LocationId;
 
@@ -62,7 +63,7 @@ impl Exchange {
 
     /// Whether it may make subrequests: their depth is bounded, for a page that includes itself.
     pub fn may_order(&self) -> bool {
-        self.lineage.is_none_or(|lineage| lineage.depth < MAX_DEPTH)
+        self.lineage.is_none_or(|lineage| lineage.depth <= MAX_DEPTH)
     }
 
     /// Makes a recycled exchange a subrequest of another one.
@@ -84,6 +85,7 @@ impl Exchange {
         self.uri_is_original = false;
         self.internal = true;
         self.take_slots(parent);
+        self.notes.ssi = ssi::for_subrequest(parent);
         if !keeps_method {
             // What `$request_method` says stays the client's, as in nginx.
             self.head.method = Method::Get;

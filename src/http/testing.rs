@@ -9,6 +9,7 @@
 //! The shell's part (looking files up, reading bodies, writing heads) is played here; requests are read and heads are
 //! written by the real wire machine.
 
+mod pages;
 pub mod upstream;
 
 use std::any::Any;
@@ -27,7 +28,6 @@ use crate::proto::h1::{Connection, Event, HeadLimits, RespondOptions};
 use crate::proto::tls::TlsFacts;
 
 use super::body::Body;
-use super::body_filters::{BodyFilter, Chain, Progress, Signal};
 use super::build::{BuildOptions, Built, build};
 use super::change::{Change, ChangeFailure, Changed};
 use super::context::{Context, Env};
@@ -355,22 +355,10 @@ impl World {
             upgrade: exchange.upstream.as_ref().is_some_and(|passed| passed.switched),
         };
         let framing = wire.respond(&exchange.response, &options, &mut head);
-        let mut body = Vec::new();
-        if framing != ResponseFraming::None {
-            match (&exchange.body, &exchange.upstream) {
-                (Body::Upstream(_), Some(passed)) => body.extend_from_slice(&passed.spare),
-                (other, _) => append_body(other, &mut body),
-            }
-        }
-        if !body.is_empty() && !exchange.body_filters.is_empty() {
-            let mut chain = Chain::new(&exchange.body_filters, Some(body.len() as u64));
-            let (unfiltered, mut filtered) = (std::mem::take(&mut body), Vec::new());
-            let mut input = &unfiltered[..];
-            while chain.filter(&mut input, Signal::Last, &mut filtered, 1000).expect("a sound body")
-                != Progress::Done
-            {}
-            body = filtered;
-        }
+        let body = match framing {
+            ResponseFraming::None => Vec::new(),
+            _ => self.body_of(exchange),
+        };
         let mut trailers = Fields::default();
         if framing == ResponseFraming::Streamed {
             headers::trailers(exchange, &mut Context { site: &site, env: &mut self.env }, &mut trailers);

@@ -1,5 +1,6 @@
 //! Variables, compiled to slots: a template holds numbers, and a number leads straight to a getter.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::level::Level;
@@ -107,6 +108,8 @@ pub struct Variable {
 pub struct Variables {
     /// By [`VariableId`].
     pub list: Vec<Variable>,
+    /// Their numbers by their names.
+    pub numbers: HashMap<Box<str>, VariableId>,
     /// How many slots an exchange needs.
     pub slots: usize,
 }
@@ -146,6 +149,21 @@ impl Exchange {
                     exchange.compute(&**compute, &variable.name, context, out)
                 })
             }
+        }
+    }
+
+    /// Appends the value of the variable of this name in lower case, which the configuration need not mention; `false`
+    /// if it has none, or there is no such variable.
+    pub fn variable_named(&mut self, name: &[u8], context: &mut Context, out: &mut Vec<u8>) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else { return false };
+        let site = context.site;
+        if let Some(id) = site.variables.numbers.get(name) {
+            return self.variable(*id, context, out);
+        }
+        match find_builtin(name).map(|entry| (entry.get, entry.name.len())) {
+            None => false,
+            Some((Get::Value(get), _)) => get(self, context, out),
+            Some((Get::Family(get), prefix)) => get(self, context, &name.as_bytes()[prefix..], out),
         }
     }
 
@@ -218,6 +236,24 @@ impl Exchange {
         context.env.give_back(text);
         result
     }
+}
+
+/// The built-in variable of this name: an entry of its own, else the family with the longest prefix.
+pub fn find_builtin(name: &str) -> Option<&'static VariableEntry> {
+    let mut best: Option<&'static VariableEntry> = None;
+    for entry in super::modules::variables() {
+        match entry.get {
+            Get::Value(_) if entry.name == name => return Some(entry),
+            Get::Family(_)
+                if name.starts_with(entry.name)
+                    && best.is_none_or(|other| other.name.len() < entry.name.len()) =>
+            {
+                best = Some(entry);
+            }
+            _ => {}
+        }
+    }
+    best
 }
 
 /// Conditions of `if=` parameters and predicates: true unless the text is empty or `0`.

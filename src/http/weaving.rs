@@ -6,6 +6,7 @@
 
 use super::body_filters::FilterSpec;
 use super::exchange::Exchange;
+use super::modules::ssi::Ssi;
 use super::subrequest::Order;
 
 /// See the module's documentation.
@@ -15,6 +16,8 @@ pub struct Weaving {
     pub before: Option<Order>,
     /// Its response goes behind the body.
     pub after: Option<Order>,
+    /// Follows the commands in the body.
+    pub page: Option<Box<Ssi>>,
 }
 
 impl Exchange {

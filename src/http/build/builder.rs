@@ -16,7 +16,7 @@ use crate::http::modules;
 use crate::http::modules::upstream::UpstreamDraft;
 use crate::http::site::{Location, LocationId};
 use crate::http::upstream_call::{PassAddress, PassId};
-use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables};
+use crate::http::variables::{Compute, Get, Slot, Source, Variable, VariableEntry, Variables, find_builtin};
 use crate::http::zones::ZoneDrafts;
 use crate::upstream::match_rules::MatchSlot;
 
@@ -253,6 +253,7 @@ impl Builder {
                     Source::Assigned(variables.new_slot())
                 }
             };
+            variables.numbers.insert(name.clone(), id);
             variables.list.push(Variable {
                 name: name.clone(),
                 source,
@@ -293,24 +294,6 @@ impl Variables {
         // Beyond 65,535 there is no site: see `finish_variables`.
         Slot((self.slots - 1) as u16)
     }
-}
-
-/// The built-in variable of this name: an entry of its own, else the family with the longest prefix.
-fn find_builtin(name: &str) -> Option<&'static VariableEntry> {
-    let mut best: Option<&'static VariableEntry> = None;
-    for entry in modules::variables() {
-        match entry.get {
-            Get::Value(_) if entry.name == name => return Some(entry),
-            Get::Family(_)
-                if name.starts_with(entry.name)
-                    && best.is_none_or(|other| other.name.len() < entry.name.len()) =>
-            {
-                best = Some(entry);
-            }
-            _ => {}
-        }
-    }
-    best
 }
 
 fn builtin_source(entry: &'static VariableEntry, name: &str, variables: &mut Variables) -> Source {

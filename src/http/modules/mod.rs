@@ -142,6 +142,8 @@ modules_with_settings! {
     sub_filter,
     /// `charset`, `charset_map`.
     charset,
+    /// `ssi`.
+    ssi,
     /// `gzip`.
     gzip,
     /// `brotli`.
@@ -217,6 +219,8 @@ pub struct Notes {
     pub dav: dav::Note,
     /// Where the cutting of a video stands.
     pub mp4: mp4::Note,
+    /// The commands in its page.
+    pub ssi: ssi::Note,
     /// What compression has saved.
     pub compress: compress::Note,
 }
@@ -274,6 +278,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     core_variables::VARIABLES,
     connection_variables::VARIABLES,
     headers::VARIABLES,
+    ssi::VARIABLES,
     compress::VARIABLES,
     proxy::VARIABLES,
     upstream_variables::VARIABLES,
