@@ -56,6 +56,7 @@ mod secure_link;
 mod serve;
 mod spa;
 mod split_clients;
+mod ssi;
 mod static_files;
 mod stub_status;
 mod subrequests;

@@ -14,7 +14,7 @@ use crate::http::body::Body;
 use crate::http::exchange::Exchange;
 use crate::http::flow::Answer;
 use crate::http::subrequest::Order;
-use crate::message::{Fields, ResponseFraming, ResponseHead};
+use crate::message::{Fields, ResponseFraming, ResponseHead, Status};
 use crate::proto::h1::RespondOptions;
 use crate::server::worker::resources::Resources;
 
@@ -43,6 +43,10 @@ pub struct Pipe {
     /// The reader wants the exchange when it is over.
     wants_result: bool,
     result: Option<Box<Exchange>>,
+    /// The response's status, once it is known.
+    pub status: Option<Status>,
+    /// It was sent whole.
+    is_complete: bool,
     is_over: bool,
     is_closed: bool,
     writer_waits: bool,
@@ -73,6 +77,8 @@ impl Pipe {
             captures: None,
             wants_result,
             result: None,
+            status: None,
+            is_complete: false,
             is_over: false,
             is_closed: false,
             writer_waits: false,
@@ -101,6 +107,16 @@ impl Pipe {
     /// Whether nothing follows what is at the front.
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// Whether the response is an error, or nothing but a redirect.
+    pub fn has_failed(&self) -> bool {
+        self.status.is_some_and(|status| status.0 >= 300)
+    }
+
+    /// The body that was gathered; `None` if it is not whole, or that of an error.
+    pub fn take_captured(&mut self) -> Option<Vec<u8>> {
+        (self.is_complete && !self.has_failed()).then(|| std::mem::take(&mut self.buffer))
     }
 
     /// The exchange, once it is over.
@@ -323,6 +339,9 @@ impl Client {
             active.waiting = Waiting::Nothing;
             let (pipe, listener) = (Pipe::new(None, true, false), self.listener);
             return res.subrequests.push(NewSubrequest { active, pipe, listener });
+        }
+        if let Transport::Pipe(end) = &self.transport {
+            end.0.borrow_mut().is_complete = active.exchange.outcome.complete;
         }
         match &self.transport {
             Transport::Pipe(end) if end.0.borrow().wants_result && !end.0.borrow().is_closed => {

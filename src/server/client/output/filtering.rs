@@ -305,7 +305,7 @@ impl Client {
                 filtering.is_done = true;
                 Ok(Taken::Stopped)
             }
-            Some(Pulled::Waiting) if !takes_own => Ok(Taken::Waiting),
+            Some(Pulled::WantsOwn | Pulled::Waiting) if !takes_own => Ok(Taken::Waiting),
             Some(Pulled::WantsOwn | Pulled::Waiting) => {
                 let taken = take_some(filtering, active, work, key, res)?;
                 let waits = matches!(pulled, Some(Pulled::Waiting));

@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 
 use crate::http::body_filters::{BodyFilter, Chain, FilterFailure, FilterSpec, Progress, Signal};
+use crate::http::context::Context;
+use crate::http::modules::ssi::{self, Ssi};
 use crate::http::weaving::Weaving;
 use crate::server::client::pipe::SharedPipe;
 use crate::server::client::{Active, Client, ClientKey};
@@ -28,12 +30,17 @@ pub struct Weave {
     pub own_is_over: bool,
     began: bool,
     ended: bool,
+    /// Follows the commands in the response's own body.
+    page: Option<Box<Ssi>>,
+    /// The subrequest that the page waits for, and whether a variable gets its body.
+    awaited: Option<(SharedPipe, bool)>,
 }
 
 enum Part {
     /// So many of them are out.
     Bytes(Vec<u8>, usize),
-    Pipe(SharedPipe),
+    /// A subrequest's response, and what is shown if that is an error or has no body.
+    Pipe(SharedPipe, Option<Vec<u8>>),
 }
 
 /// What pulling came to.
@@ -50,8 +57,10 @@ pub enum Pulled {
 
 impl Weave {
     /// A weave whose whole goes through these filters.
-    pub fn new(weaving: Box<Weaving>, behind: &[FilterSpec]) -> Weave {
+    pub fn new(mut weaving: Box<Weaving>, behind: &[FilterSpec]) -> Weave {
         Weave {
+            page: weaving.page.take(),
+            awaited: None,
             weaving,
             parts: VecDeque::new(),
             ahead: 0,
@@ -95,9 +104,14 @@ impl Weave {
                 }
                 Ok(Pulled::Some)
             }
-            Some(Part::Pipe(pipe)) => {
+            Some(Part::Pipe(pipe, stub)) => {
                 let mut shared = pipe.borrow_mut();
+                if stub.is_some() && shared.has_failed() {
+                    let count = shared.front().len();
+                    shared.consume(count, res);
+                }
                 if !shared.front().is_empty() {
+                    *stub = None;
                     let mut input = shared.front();
                     let before = input.len();
                     self.behind.filter(&mut input, Signal::More, out, room)?;
@@ -107,7 +121,10 @@ impl Weave {
                 }
                 if shared.is_over() {
                     drop(shared);
-                    self.parts.pop_front();
+                    if let Some(Part::Pipe(_, Some(stub))) = self.parts.pop_front() {
+                        self.ahead += stub.len();
+                        self.parts.push_front(Part::Bytes(stub, 0));
+                    }
                     return Ok(Pulled::Some);
                 }
                 self.behind.filter(&mut &[][..], Signal::Flush, out, room)?;
@@ -129,9 +146,12 @@ impl Weave {
     /// Nobody wants the response any more.
     pub fn close(&mut self, res: &mut Resources) {
         for part in self.parts.drain(..) {
-            if let Part::Pipe(pipe) = part {
+            if let Part::Pipe(pipe, _) = part {
                 pipe.borrow_mut().close(res);
             }
+        }
+        if let Some((pipe, _)) = self.awaited.take() {
+            pipe.borrow_mut().close(res);
         }
     }
 }
@@ -149,16 +169,91 @@ impl Client {
             && let Some(order) = weave.weaving.before.take()
             && let Some(pipe) = self.order(active, order, Some(key), false, res)
         {
-            weave.parts.push_back(Part::Pipe(pipe));
+            weave.parts.push_back(Part::Pipe(pipe, None));
         }
-        let own = std::mem::take(&mut weave.own);
-        weave.push_bytes(own);
+        if let Some(mut page) = weave.page.take() {
+            if !self.follow_page(&mut page, weave, active, key, res) {
+                weave.page = Some(page);
+                return;
+            }
+        } else {
+            let own = std::mem::take(&mut weave.own);
+            weave.push_bytes(own);
+        }
         if weave.own_is_over
             && !std::mem::replace(&mut weave.ended, true)
             && let Some(order) = weave.weaving.after.take()
             && let Some(pipe) = self.order(active, order, Some(key), false, res)
         {
-            weave.parts.push_back(Part::Pipe(pipe));
+            weave.parts.push_back(Part::Pipe(pipe, None));
         }
+    }
+
+    /// Follows the commands of a page as far as it has come; whether it is over.
+    fn follow_page(
+        &mut self,
+        page: &mut Ssi,
+        weave: &mut Weave,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> bool {
+        loop {
+            if let Some((pipe, is_set)) = &weave.awaited {
+                if !pipe.borrow().is_over() {
+                    return false;
+                }
+                let captured = if *is_set { pipe.borrow_mut().take_captured() } else { None };
+                page.resume(captured);
+                weave.awaited = None;
+            }
+            let has_input = !weave.own.is_empty() || weave.own_is_over;
+            if !has_input || weave.ahead >= AHEAD_BYTES {
+                return false;
+            }
+            let site = active.exchange.site.clone();
+            let mut context = Context { site: &site, env: &mut res.env };
+            let (mut parts, mut input) = (Vec::new(), &weave.own[..]);
+            let progress =
+                page.take(&mut active.exchange, &mut context, &mut input, weave.own_is_over, &mut parts);
+            let taken = weave.own.len() - input.len();
+            weave.own.drain(..taken);
+            for part in parts {
+                match part {
+                    ssi::Part::Bytes(bytes) => weave.push_bytes(bytes),
+                    ssi::Part::Include(include) => self.include(include, weave, active, key, res),
+                }
+            }
+            match progress {
+                ssi::Progress::Done => return true,
+                // It could not be made: there is nothing to wait for.
+                ssi::Progress::Waiting if weave.awaited.is_none() => page.resume(None),
+                ssi::Progress::Waiting | ssi::Progress::Full => {}
+                ssi::Progress::Starved if weave.own.is_empty() && !weave.own_is_over => return false,
+                ssi::Progress::Starved => {}
+            }
+        }
+    }
+
+    fn include(
+        &mut self,
+        include: ssi::Include,
+        weave: &mut Weave,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) {
+        let ssi::Include { order, stub, wait, set } = include;
+        let Some(pipe) = self.order(active, order, Some(key), false, res) else {
+            return weave.push_bytes(stub.unwrap_or_default());
+        };
+        if set.is_some() {
+            weave.awaited = Some((pipe, true));
+            return;
+        }
+        if wait {
+            weave.awaited = Some((pipe.clone(), false));
+        }
+        weave.parts.push_back(Part::Pipe(pipe, stub));
     }
 }
