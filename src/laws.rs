@@ -15,6 +15,7 @@ use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
 use crate::proto::{h1, h2, memcached, proxy_protocol, tls};
+use crate::server::relay;
 use crate::upstream::names;
 
 /// One law: its name, which is also that of its fuzz target and corpus folder, and its function.
@@ -41,6 +42,7 @@ pub const LAWS: &[Law] = &[
     ("memcached", memcached),
     ("mp4_atoms", mp4_atoms),
     ("prefix_tree", prefix_tree),
+    ("proxied_exchange", proxied_exchange),
     ("proxy_protocol", proxy_protocol),
     ("range_header", range_header),
     ("request_head", request_head),
@@ -162,6 +164,22 @@ pub fn h2_server(data: &[u8]) {
 /// Field blocks, each with its length in one byte in front.
 pub fn hpack(data: &[u8]) {
     h2::fuzz::fuzz_hpack(data);
+}
+
+/// A proxied exchange: sizes of pieces on the first line (a `!` at its end: the upstream's connection breaks), then what
+/// the client sends, and behind a line that is `%` alone what the upstream sends.
+pub fn proxied_exchange(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let (sizes, wire) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    let (client, upstream) = match memchr::memmem::find(wire, b"\n%\n") {
+        Some(at) => (&wire[..at], &wire[at + 3..]),
+        None => (wire, &[][..]),
+    };
+    let (sizes, breaks) = match sizes {
+        [sizes @ .., b'!'] => (sizes, true),
+        sizes => (sizes, false),
+    };
+    relay::fuzz::fuzz_proxied_exchange(sizes, client, upstream, breaks);
 }
 
 /// A PROXY protocol header, and what follows it.

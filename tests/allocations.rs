@@ -6,8 +6,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thalweg::conf::files::MemoryFiles;
@@ -27,6 +27,9 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 /// The same for the test that drives a machine on its own thread.
 static MACHINE_THREAD: AtomicI32 = AtomicI32::new(0);
 static MACHINE_COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// One worker at a time is looked at: all of them have the same name.
+static GROUND: Mutex<()> = Mutex::new(());
 
 struct Counting;
 
@@ -77,6 +80,11 @@ struct Ground {
 
 impl Ground {
     fn new() -> Ground {
+        Ground::with("")
+    }
+
+    /// The same with further locations.
+    fn with(locations: &str) -> Ground {
         let folder = tempfile::tempdir().unwrap();
         for (name, length) in [("a.txt", 1024), ("b.css", 4000), ("large.bin", 100_000)] {
             std::fs::write(folder.path().join(name), "x".repeat(length)).unwrap();
@@ -101,6 +109,7 @@ impl Ground {
                location /old {{ return 301 /new; }}
                location /map {{ return 200 $who; }}
                location /try/ {{ try_files $uri /a.txt; }}
+               {locations}
              }} }}",
             folder.path().display()
         );
@@ -181,6 +190,7 @@ fn allocations(stream: &mut TcpStream, request: &[u8], requests: usize) -> u64 {
 #[test]
 fn a_hot_request_allocates_nothing() {
     const REQUESTS: usize = 300;
+    let _alone = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
     let mut ground = Ground::new();
     THREAD.store(worker_thread(), Ordering::Relaxed);
     let browser = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r\n\
@@ -221,6 +231,79 @@ fn a_hot_request_allocates_nothing() {
     THREAD.store(0, Ordering::Relaxed);
     ground.runtime.terminate();
     assert!(failures.is_empty(), "allocations in {REQUESTS} requests: {failures:?}");
+}
+
+/// A server that answers `GET /N...` with N field lines beside the usual ones, on any number of connections; its port.
+fn start_upstream() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.set_nodelay(true).unwrap();
+            std::thread::spawn(move || {
+                let mut input = Vec::new();
+                let mut buffer = [0; 65536];
+                loop {
+                    while !input.ends_with(b"\r\n\r\n") {
+                        match stream.read(&mut buffer) {
+                            Ok(0) | Err(_) => return,
+                            Ok(count) => input.extend_from_slice(&buffer[..count]),
+                        }
+                    }
+                    let digits = input.iter().skip("GET /".len()).take_while(|byte| byte.is_ascii_digit());
+                    let count: usize = String::from_utf8(digits.copied().collect()).unwrap().parse().unwrap();
+                    let answer = format!(
+                        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{}Content-Length: 1024\r\n\r\n{}",
+                        field_lines(count),
+                        "x".repeat(1024)
+                    );
+                    input.clear();
+                    if stream.write_all(answer.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+fn field_lines(count: usize) -> String {
+    (0..count).map(|number| format!("X-Field-{number}: the value of field number {number}\r\n")).collect()
+}
+
+/// What a request that is passed on allocates has nothing to do with how many fields come and go.
+#[test]
+fn allocations_of_a_proxied_request_do_not_grow_with_its_fields() {
+    const REQUESTS: usize = 300;
+    let _alone = GROUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = start_upstream();
+    let location = format!(
+        "location ~ ^/[0-9] {{ proxy_pass http://127.0.0.1:{port}; proxy_set_header X-Real-IP $remote_addr; }}"
+    );
+    let mut ground = Ground::with(&location);
+    THREAD.store(worker_thread(), Ordering::Relaxed);
+    let count = |asked: usize, answered: usize| {
+        let request = format!("GET /{answered} HTTP/1.1\r\nHost: a.example\r\n{}\r\n", field_lines(asked));
+        let count = allocations(&mut ground.connect(), request.as_bytes(), REQUESTS);
+        println!("{asked} fields there, {answered} back: {count} allocations in {REQUESTS} requests");
+        count
+    };
+    let few = count(0, 0);
+    // Timers and the like may cost one now and then.
+    let allowed = few + REQUESTS as u64 / 10;
+    let failures: Vec<_> = [(40, 0), (0, 40), (40, 40)]
+        .into_iter()
+        .map(|(asked, answered)| (asked, answered, count(asked, answered)))
+        .filter(|(_, _, many)| *many > allowed)
+        .collect();
+    THREAD.store(0, Ordering::Relaxed);
+    ground.runtime.terminate();
+    assert!(
+        failures.is_empty(),
+        "{few} allocations without fields; (there, back, allocations): {failures:?}"
+    );
 }
 
 /// Thirty-two requests at a time on one HTTP/2 connection, with bodies both ways, machine against machine.

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::level::Level;
-use crate::message::{Fields, ResponseHead, Status};
+use crate::message::{FieldName, Fields, ResponseHead, Status};
 
 use crate::upstream::{Group, Peer};
 
@@ -22,6 +22,7 @@ use super::body::Body;
 use super::context::Env;
 use super::exchange::Exchange;
 use super::modules::passing::{PassUrl, UpstreamTls};
+use super::modules::proxy::{is_nominated, members};
 use super::modules::request_body::TempPath;
 use super::modules::ssl::PairText;
 
@@ -353,7 +354,8 @@ impl Exchange {
         if passed.call.as_ref().is_some_and(|call| call.pass_trailers) {
             let settings = &self.scope_settings().proxy;
             for (field, name, value) in passed.trailers.iter() {
-                if settings.passes_trailer(field.id, name, value) {
+                let stays = is_nominated(&passed.response.fields, name);
+                if !stays && settings.passes_trailer(field.id, name, value) {
                     trailers.push(name, value);
                 }
             }
@@ -365,7 +367,11 @@ impl Exchange {
         let site = self.site.clone();
         let settings = &site.settings(self.location).proxy;
         if let Some(passed) = &mut self.upstream {
-            passed.response.fields.retain(|id, name| settings.passes_hint(id, name));
+            let fields = &mut passed.response.fields;
+            let nominated: Vec<Vec<u8>> =
+                members(fields.all(FieldName::Connection)).map(<[u8]>::to_vec).collect();
+            let stays = |name: &[u8]| nominated.iter().any(|other| other.eq_ignore_ascii_case(name));
+            fields.retain(|id, name| !stays(name) && settings.passes_hint(id, name));
         }
     }
 

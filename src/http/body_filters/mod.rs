@@ -9,7 +9,7 @@
 //!
 //! The signal is about the end of the input that is given: [`Signal::Last`] means that nothing follows it, and must be
 //! repeated until `Done`. For any split of the input and any sequence of rooms the output is the same (compressors may
-//! choose other codes, but what they write decodes to the same); [`law`] holds that for all of them.
+//! choose other codes, but what they write decodes to the same); the law in `law.rs` holds that for all of them.
 //!
 //! A [`Chain`] is several filters one behind the other, with a bounded buffer between each two, and is a filter itself.
 //! Header filters say on the exchange which filters are on ([`FilterSpec`]); the shell makes a chain of them.

@@ -1,5 +1,5 @@
 //! `brotli` (directives of ours, in the shape of `gzip`): responses are compressed on their way. Which coding a response
-//! gets is decided in [`super::compress`].
+//! gets is decided in `super::compress`.
 
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::http::body_filters::{Compression, Method};

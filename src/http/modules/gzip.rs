@@ -1,4 +1,4 @@
-//! `gzip`: responses are compressed on their way. Which coding a response gets is decided in [`super::compress`].
+//! `gzip`: responses are compressed on their way. Which coding a response gets is decided in `super::compress`.
 
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::values;

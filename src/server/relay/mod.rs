@@ -26,6 +26,7 @@
 
 pub mod connection;
 pub mod failure;
+pub mod fuzz;
 pub mod idle;
 pub mod inbound;
 mod limit;

@@ -113,7 +113,15 @@ impl Entry {
         match result {
             Ok(answer) => {
                 self.group.set_addresses(self.plan_index, &resolved(&answer.records, self.port));
-                self.failed = false;
+                if answer.stale && !std::mem::replace(&mut self.failed, true) {
+                    let text = format!(
+                        "upstream \"{}\": {} could not be resolved anew; its last addresses stay",
+                        self.group.name(),
+                        self.host
+                    );
+                    lines.push((Level::Warn, text));
+                }
+                self.failed &= answer.stale;
                 self.next_ms = match self.resolve {
                     true => answer.expires_ms.max(now_ms + SHORTEST_MS),
                     false => u64::MAX,

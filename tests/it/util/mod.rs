@@ -16,6 +16,7 @@ pub mod browser;
 mod cases;
 mod client;
 mod config;
+pub mod dns;
 pub mod h2;
 pub mod nginx;
 mod parity;

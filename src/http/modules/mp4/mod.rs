@@ -1,5 +1,5 @@
 //! `mp4`: MPEG-4 videos from a time within them. `?start=SECONDS` and `?end=SECONDS` are answered by a new head, made of
-//! the file's own ([`cut`]), and the part of the file's media data that belongs to it.
+//! the file's own (`cut.rs`), and the part of the file's media data that belongs to it.
 
 mod atoms;
 mod cut;

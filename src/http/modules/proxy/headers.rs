@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::ascii::is_token;
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
-use crate::message::FieldName;
+use crate::message::{FieldName, Fields};
 
 /// Names of fields as the configuration lists them.
 pub type Names = Arc<Vec<Box<[u8]>>>;
@@ -211,6 +211,11 @@ pub fn is_between_us(id: FieldName) -> bool {
 /// The comma-separated members of several values.
 pub fn members<'a>(values: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// Whether a message's Connection names a field, which is between the two neighbours then (RFC 9110 section 7.6.1).
+pub fn is_nominated(fields: &Fields, name: &[u8]) -> bool {
+    members(fields.all(FieldName::Connection)).any(|member| member.eq_ignore_ascii_case(name))
 }
 
 /// Whether a member of Connection names nothing beyond what is between two neighbours anyway.

@@ -37,6 +37,7 @@ use directives::*;
 use headers::{HeadPlan, Hidden, Names, SetHeaders};
 use redirects::Redirects;
 use target::PASS;
+pub(in crate::http) use headers::{is_nominated, members};
 pub use target::Pass;
 
 pub use traps::{check, hidden_headers};

@@ -18,7 +18,7 @@ use crate::proto::h1::{RequestWriteError, RequestWriter};
 
 use super::directives::{HttpVersion, Store};
 use super::handler::{leaves_body, refuse, streams_body, wants_early_hints};
-use super::headers::{is_usual_member, members};
+use super::headers::{is_nominated, is_usual_member, members};
 use super::target::{self, Pass};
 use super::Settings;
 
@@ -343,9 +343,7 @@ fn write_client_lines(
         if dropped.contains(field.id, name) {
             continue;
         }
-        if nominates
-            && members(fields.all(FieldName::Connection)).any(|member| member.eq_ignore_ascii_case(name))
-        {
+        if nominates && is_nominated(fields, name) {
             continue;
         }
         match writer.field(name, value) {

@@ -12,7 +12,7 @@ use crate::http::upstream_call::{Call, Passed};
 use crate::message::{FieldName, Span, Status};
 
 use super::accel::{self, Accel};
-use super::headers::{is_between_us, is_usual_member, members};
+use super::headers::{is_between_us, is_nominated, is_usual_member, members};
 use super::{Settings, cookies, redirects};
 
 /// Makes the upstream's head the response's, or does what it asks for instead.
@@ -217,7 +217,7 @@ fn passes(
     }
     !lines.nominates
         || id == FieldName::Upgrade
-        || !members(fields.all(FieldName::Connection)).any(|member| member.eq_ignore_ascii_case(name))
+        || !is_nominated(fields, name)
 }
 
 /// An address that a rule rewrote is ours, and made absolute like ours; any other is the upstream's business.

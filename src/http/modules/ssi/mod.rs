@@ -1,13 +1,13 @@
 //! `ssi`: pages with commands in them, `<!--#include virtual="/header.html" -->` and its like, as nginx has them.
 //!
-//! [`filter`] decides by the response's head and puts an [`Ssi`] into the exchange's weaving. Whoever moves the body gives
+//! `filter` decides by the response's head and puts an `Ssi` into the exchange's weaving. Whoever moves the body gives
 //! it what the body filters before its place make of the body:
 //!
-//! 1. [`Ssi::take`] takes input and appends [`Part`]s in the order in which they are to be sent. It says how it
-//!    stopped: at the end of its input, for want of room, or because an [`Include`] must be over first.
-//! 2. In that case [`Ssi::resume`] is called when it is, before `take` goes on.
-//! 3. An include's subrequest is made like any other; [`for_subrequest`] gives it what pages share. Should it have no
-//!    body or fail, its block is sent instead, as a page of the subrequest: through [`machine_for_stub`].
+//! 1. `Ssi::take` takes input and appends `Part`s in the order in which they are to be sent. It says how it
+//!    stopped: at the end of its input, for want of room, or because an `Include` must be over first.
+//! 2. In that case `Ssi::resume` is called when it is, before `take` goes on.
+//! 3. An include's subrequest is made like any other; `for_subrequest` gives it what pages share. Should it have no
+//!    body or fail, its block is sent instead, as a page of the subrequest: through `machine_for_stub`.
 //!
 //! Commands nest deeper here than in nginx, which refuses an `if` within an `if`.
 

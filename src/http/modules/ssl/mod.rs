@@ -1,7 +1,7 @@
 //! TLS to clients: the directives of nginx's ssl module, its variables, and the rule about clients' certificates.
 //!
-//! Directives become settings here; [`load`] turns each server's settings and files into a frozen configuration when
-//! the whole is read ([`SiteTls`]); [`variables`] show what a connection agreed upon. What the TLS library lacks is
+//! Directives become settings here; `load` turns each server's settings and files into a frozen configuration when
+//! the whole is read (`SiteTls`); `variables` show what a connection agreed upon. What the TLS library lacks is
 //! refused or warned of, with the alternative.
 
 mod cache;
