@@ -186,7 +186,7 @@ impl Conditions {
             }
             locations.push_str(&format!("location /{kind}/default {{ proxy_pass http://{kind}; }}"));
         }
-        text.push_str(&format!("server {{ listen {{port}}; proxy_read_timeout 150ms; {locations} }}"));
+        text.push_str(&format!("server {{ listen {{port}}; proxy_read_timeout 400ms; {locations} }}"));
         Self { good, bad, server: Server::start(&text) }
     }
 
