@@ -30,6 +30,7 @@ pub mod idle;
 pub mod inbound;
 mod limit;
 pub mod links;
+pub mod multiplexed;
 pub mod outbound;
 mod owner;
 mod peers;
@@ -60,6 +61,7 @@ use connection::{Call, Connection};
 use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
+use multiplexed::StreamLink;
 use outbound::Outbound;
 use peers::{Choice, Choosing, Chosen};
 use receiving::Heading;
@@ -122,10 +124,18 @@ pub enum Fill {
     Broken,
 }
 
+/// What a try has of a connection.
+pub(crate) enum Carrier {
+    /// All of it.
+    Own(Connection),
+    /// One of its streams.
+    Stream(StreamLink),
+}
+
 /// One try at one peer.
 pub(crate) struct Run {
     choice: Choice,
-    connection: Connection,
+    carrier: Carrier,
     /// The connection had served another request before.
     reused: bool,
     /// For how many milliseconds it had been idle then.
@@ -203,7 +213,7 @@ impl Relay {
             choosing: Choosing::default(),
             run: None,
             inbound: Inbound::default(),
-            outbound: call.map_or_else(Outbound::none, |call| Outbound::new(&call.body, read, file)),
+            outbound: call.map_or_else(Outbound::none, |call| Outbound::new(call, read, file)),
             early: Vec::new(),
             ending: None,
             creating: None,
@@ -295,11 +305,12 @@ impl Relay {
     /// The handshake: is it done?
     fn look_for_connection(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<bool, Failure> {
         let Some(run) = &mut self.run else { return Err(Failure::Internal) };
-        let Some(link) = res.links.get(run.connection.link) else { return Err(Failure::Internal) };
+        let Some(connection) = run.own() else { return self.look_for_stream(exchange, res) };
+        let Some(link) = res.links.get(connection.link) else { return Err(Failure::Internal) };
         if !link.writable && !link.readable {
             return Ok(false);
         }
-        if let Some(error) = run.connection.take_error() {
+        if let Some(error) = connection.take_error() {
             let failure = Failure::of_connect(&error);
             let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
             exchange.log_upstream(&mut res.env, Level::Error, message);
@@ -325,23 +336,25 @@ impl Relay {
 
     /// A peer that takes no more of the request and says nothing has failed.
     fn sending_failure(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Option<Failure> {
-        let run = self.run.as_ref()?;
+        let run = self.run.as_mut()?;
         let Sending::Broken(error) = run.sending else { return None };
+        let Some(connection) = run.own() else { return Some(Failure::Internal) };
+        let (link, text) = (connection.link, connection.told(Call::Send, error));
         // Its answer may be on the way nevertheless: the end, or a reset, is what tells.
         if error != Errno::PIPE && error != Errno::CONNRESET {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
+                format_args!("{text} while sending request to upstream"),
             );
             return Some(Failure::ResetBeforeHeader);
         }
-        let link = res.links.get(run.connection.link)?;
+        let link = res.links.get(link)?;
         (!link.readable).then(|| {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
+                format_args!("{text} while sending request to upstream"),
             );
             Failure::ResetBeforeHeader
         })
@@ -476,10 +489,16 @@ impl Relay {
         }
         run.choice.ended(failure, is_race, now_ms, run.received);
         let whole = failure.is_none() && run.is_sent();
-        if whole && keeps && run.connection.wire.is_reusable() {
-            peers::give_back(run, res);
-        } else {
-            run.connection.close(&mut res.links);
+        let Run { choice, carrier, location, began_ms, .. } = run;
+        match carrier {
+            Carrier::Own(connection) if whole && keeps && connection.wire.is_reusable() => {
+                peers::give_back(choice, connection, location, res);
+            }
+            Carrier::Own(connection) => connection.close(&mut res.links),
+            Carrier::Stream(link) => {
+                let was_silent = failure.is_some_and(Failure::is_timeout);
+                link.release(was_silent.then_some(began_ms), res);
+            }
         }
         res.wake_queued();
     }
@@ -596,7 +615,19 @@ impl Relay {
 impl Run {
     /// Whether the peer's system has the whole request.
     fn is_sent(&self) -> bool {
-        self.sending == Sending::Done && !self.connection.owes()
+        self.sending == Sending::Done
+            && match &self.carrier {
+                Carrier::Own(connection) => !connection.owes(),
+                Carrier::Stream(_) => true,
+            }
+    }
+
+    /// The connection, if the try has one of its own.
+    fn own(&mut self) -> Option<&mut Connection> {
+        match &mut self.carrier {
+            Carrier::Own(connection) => Some(connection),
+            Carrier::Stream(_) => None,
+        }
     }
 
     /// The peer has moved on to the next stage: its silence is counted anew.

@@ -25,6 +25,7 @@ use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
+use crate::server::relay::multiplexed::Multiplexed;
 
 use crate::upstream::Group;
 use crate::upstream::names::{Answer, NameError};
@@ -74,6 +75,8 @@ pub struct Resources {
     pub links: Links,
     /// Connections to upstreams between two requests.
     pub idle: IdleConnections,
+    /// Connections to upstreams that many requests share.
+    pub multiplexed: Multiplexed,
     /// Wakes connections at their deadlines.
     pub wheel: TimerWheel,
     /// Connections that have more to do and stood back for others.
@@ -143,6 +146,7 @@ impl Resources {
             upstream_input: vec![0; INPUT_BYTES],
             links: Links::default(),
             idle: IdleConnections::default(),
+            multiplexed: Multiplexed::default(),
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
