@@ -381,8 +381,9 @@ fn log_loss(loss: &Loss, doing: &str, level: Level, exchange: &mut Exchange, res
         exchange.log_upstream(&mut res.env, level, format_args!("{what} while {doing}"));
     };
     match loss {
-        Loss::Stream(loss) if loss.by_peer && loss.may_be_processed => {
-            log(format_args!("upstream reset the stream ({}, error {})", loss.code.name(), loss.code.0));
+        // nginx's words.
+        Loss::Stream(loss) if loss.by_peer => {
+            log(format_args!("upstream rejected request with error {} ({})", loss.code.0, loss.code.name()));
         }
         Loss::Stream(loss) => log(format_args!("{}", loss.reason)),
         Loss::Connection { gone, .. } => match gone {
