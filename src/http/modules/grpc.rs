@@ -145,3 +145,104 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
     let site = context.site;
     proxy::handle_by(&site.settings(exchange.location).grpc.proxy, exchange, context, answer)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::{World, complaints};
+    use crate::http::upstream_call::{CallBody, PassAddress, PassModule, Protocol, Target, conditions};
+
+    const OK: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nServer: s\r\nX-A: b\r\n\r\n";
+
+    fn world(settings: &str) -> World {
+        World::new(&format!("server {{ location / {{ {settings} }} }}"))
+    }
+
+    #[test]
+    fn a_request_goes_on_with_the_fields_that_are_not_about_connections() {
+        let mut world = world("grpc_pass h:81; grpc_set_header X-B $arg_b; grpc_set_header X-C ''; grpc_hide_header x-a;");
+        let reply = world.upstream(OK).send(
+            "POST /a%20b?b=c HTTP/1.1\r\nHost: site\r\nTE: deflate, trailers\r\nConnection: x-d\r\nX-C: 1\r\nX-D: 2\r\n\
+             Content-Type: application/grpc\r\nContent-Length: 0\r\n\r\n",
+        );
+        assert_eq!((reply.status, reply.has("x-a"), reply.has("content-type")), (200, false, true));
+        let passed = &world.calls[0];
+        assert_eq!(passed.request_line(), "POST /a%20b?b=c HTTP/2");
+        let lines = ["Host: h:81", "X-B: c", "te: trailers", "Content-Type: application/grpc"];
+        assert_eq!(passed.lines(), lines);
+        let call = &passed.call;
+        assert_eq!((call.protocol, call.module, call.tls.is_some()), (Protocol::Http2, PassModule::Grpc, false));
+        assert!(call.pass_trailers && !call.buffering && !call.idempotent);
+    }
+
+    #[test]
+    fn the_host_may_be_set_and_bodies_stream() {
+        let mut world = world("grpc_pass grpc://unix:/s; grpc_set_header Host $host;");
+        world.upstream(OK).send(
+            "PUT / HTTP/1.1\r\nHost: site\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        );
+        assert_eq!(world.calls[0].lines(), ["Host: site"]);
+        assert_eq!(world.calls[0].call.body, CallBody::Streamed { chunked: false });
+    }
+
+    #[test]
+    fn variables_may_name_the_server_and_its_scheme() {
+        let mut world = world("grpc_pass $arg_a;");
+        for (text, host, port, secure) in
+            [("grpcs://a:1", "a", 1, true), ("GRPC://b:2", "b", 2, false), ("c:3", "c", 3, false)]
+        {
+            world.upstream(OK).get(&format!("/?a={text}"));
+            let call = &world.calls.last().unwrap().call;
+            let expected = PassAddress::Host { host: host.as_bytes().into(), port: Some(port), default_port: 0 };
+            assert_eq!((&call.target, call.tls.is_some()), (&Target::Computed(expected), secure), "{text}");
+        }
+        assert_eq!(world.get("/?a=http://a").status, 500);
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_answered_by_the_pages_for_it() {
+        let mut world = World::new(
+            "server { error_page 502 504 /page; location / { grpc_pass a:1; grpc_intercept_errors on; }
+             location = /page { return 200 page; } }",
+        );
+        assert_eq!(world.upstream_fails("connect_refused", 502).get("/x").text(), "page");
+        assert_eq!(world.upstream("HTTP/1.1 504 x\r\n\r\n").get("/x").text(), "page");
+    }
+
+    #[test]
+    fn the_directives_say_how_requests_pass() {
+        let mut world = world(
+            "grpc_pass a:1; grpc_bind 127.0.0.9; grpc_buffer_size 8k; grpc_connect_timeout 1; grpc_send_timeout 2;
+             grpc_read_timeout 3; grpc_next_upstream http_500 non_idempotent; grpc_next_upstream_timeout 4;
+             grpc_next_upstream_tries 5; grpc_socket_keepalive on; grpc_socket_rcvbuf 9k; grpc_socket_sndbuf 10k;
+             grpc_pass_header Server; grpc_ignore_headers X-Accel-Redirect;",
+        );
+        assert_eq!(world.upstream(OK).get("/").field("server"), "s");
+        let call = &world.calls[0].call;
+        let conduct = &call.conduct;
+        assert_eq!((conduct.connect_timeout, conduct.send_timeout, conduct.read_timeout), (1000, 2000, 3000));
+        assert_eq!(conduct.next_upstream, conditions::HTTP_500 | conditions::NON_IDEMPOTENT);
+        assert_eq!((conduct.next_upstream_timeout, conduct.next_upstream_tries), (4000, 5));
+        assert_eq!((conduct.buffer_size, conduct.socket_rcvbuf, conduct.socket_sndbuf), (8192, 9216, 10240));
+        assert!(conduct.socket_keepalive && call.local_address.is_some());
+    }
+
+    /// The words are those of nginx 1.22.
+    #[test]
+    fn mistakes_are_reported_in_nginx_s_words() {
+        for (text, words) in [
+            ("grpc_pass 127.0.0.1;", "no port in upstream \"127.0.0.1\""),
+            ("grpc_pass a:1/x;", "invalid host in upstream \"a:1/x\""),
+            ("grpc_pass grpcs://127.0.0.1;", "no port in upstream \"127.0.0.1\""),
+            ("grpc_pass http://a:1;", "invalid host in upstream \"http://a:1\""),
+            ("grpc_pass grpc://;", "no host in upstream \"\""),
+            ("grpc_next_upstream updating;", "invalid value \"updating\""),
+            (
+                "grpc_pass grpcs://a:1; grpc_ssl_verify on;",
+                "no grpc_ssl_trusted_certificate for grpc_ssl_verify",
+            ),
+        ] {
+            let told = complaints(&format!("server {{ location / {{ {text} }} }}"));
+            assert!(told.iter().any(|line| line.contains(words)), "{text}: {told:?}");
+        }
+    }
+}

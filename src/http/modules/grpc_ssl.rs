@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::conf::directive::Arity;
 use crate::conf::template::Template;
 use crate::http::build::arguments::{flag, number};
-use crate::http::modules::proxy_ssl::{self, Placed, file, file_text, name, verify};
+use crate::http::modules::proxy_ssl::{self, Placed, file, file_text, name, no_key_log, verify};
 use crate::http::modules::ssl::{
     CertificateCache, Commands, FileText, certificate_cache, ciphers, conf_command, protocols,
 };
@@ -81,5 +81,9 @@ settings! {
             }
             .freeze(),
         );
+    }
+    plain {
+        /// Not built: keys of connections are not written to files.
+        "grpc_ssl_key_log" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", no_key_log;
     }
 }

@@ -117,7 +117,8 @@ pub fn verify(scope: &mut Scope, call: &Call) -> Result<Placed, Complaint> {
     Ok(Placed(flag(scope, call)?.then_some((call.span(), call.directive.include))))
 }
 
-fn no_key_log(_: &mut Scope, call: &Call) -> Result<(), Complaint> {
+/// `..._ssl_key_log`: refused.
+pub fn no_key_log(_: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let message = format!("\"{}\" is not built into thalweg: keys of connections are not written to files", call.name());
     Err(Complaint::new(message).help("let the upstream write them"))
 }

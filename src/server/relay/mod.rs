@@ -36,6 +36,7 @@ mod owner;
 mod peers;
 pub mod probes;
 mod receiving;
+mod run;
 mod securing;
 mod sending;
 mod store;
@@ -47,7 +48,6 @@ use rustix::io::Errno;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
-use crate::http::site::LocationId;
 use crate::http::upstream_call::{Attempt, Protocol, UpstreamFailure};
 use crate::message::Status;
 use crate::proto::h1::ResponseFault;
@@ -57,14 +57,14 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 use crate::upstream::Stage;
 
-use connection::{Call, Connection};
+use connection::Call;
 use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
-use multiplexed::StreamLink;
 use outbound::Outbound;
-use peers::{Choice, Choosing, Chosen};
+use peers::{Choosing, Chosen};
 use receiving::Heading;
+use run::{Carrier, Run};
 use securing::Loading;
 use sending::Sending;
 use store::Store;
@@ -122,41 +122,6 @@ pub enum Fill {
     Complete,
     /// The response ends here and is not complete.
     Broken,
-}
-
-/// What a try has of a connection.
-pub(crate) enum Carrier {
-    /// All of it.
-    Own(Connection),
-    /// One of its streams.
-    Stream(StreamLink),
-}
-
-/// One try at one peer.
-pub(crate) struct Run {
-    choice: Choice,
-    carrier: Carrier,
-    /// The connection had served another request before.
-    reused: bool,
-    /// For how many milliseconds it had been idle then.
-    idle_ms: Option<u64>,
-    /// The location that it was opened or taken for.
-    location: LocationId,
-    sending: Sending,
-    /// Bytes sent.
-    sent: u64,
-    /// Bytes received.
-    received: u64,
-    /// Bytes of the body received.
-    body: u64,
-    /// Monotonic milliseconds when it began.
-    began_ms: u64,
-    /// When the last byte went either way.
-    moved_ms: u64,
-    connected: bool,
-    /// When it counts as silent; `None` once it does, or has answered.
-    overdue_ms: Option<u64>,
-    overdue: bool,
 }
 
 /// See the module's documentation.
@@ -609,33 +574,6 @@ impl Relay {
         let limit_ms =
             self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
         self.deadline_ms.min(overdue_ms).min(limit_ms)
-    }
-}
-
-impl Run {
-    /// Whether the peer's system has the whole request.
-    fn is_sent(&self) -> bool {
-        self.sending == Sending::Done
-            && match &self.carrier {
-                Carrier::Own(connection) => !connection.owes(),
-                Carrier::Stream(_) => true,
-            }
-    }
-
-    /// The connection, if the try has one of its own.
-    fn own(&mut self) -> Option<&mut Connection> {
-        match &mut self.carrier {
-            Carrier::Own(connection) => Some(connection),
-            Carrier::Stream(_) => None,
-        }
-    }
-
-    /// The peer has moved on to the next stage: its silence is counted anew.
-    fn spoke(&mut self, next: Stage, now_ms: u64) {
-        self.overdue_ms = self.choice.overdue_at(next, now_ms);
-        if std::mem::take(&mut self.overdue) {
-            self.choice.no_longer_overdue();
-        }
     }
 }
 

@@ -206,3 +206,62 @@ impl Outbound {
         self.can_rewind()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(keeps: bool) -> Outbound {
+        let stream =
+            Stream { chunked: false, waiting: Vec::new(), sent: 0, ended: false, begun: false, keeps };
+        Outbound { source: Source::Stream(stream), offset: 0 }
+    }
+
+    fn next(outbound: &Outbound) -> Option<&[u8]> {
+        match outbound.next(&CallBody::None, &RequestBody::Unread) {
+            Next::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn little_that_was_sent_is_kept_for_another_try() {
+        let mut outbound = stream(true);
+        outbound.push(b"abc");
+        outbound.consume(3);
+        outbound.push(b"de");
+        assert_eq!(next(&outbound), Some(&b"de"[..]));
+        assert!(outbound.rewind());
+        assert_eq!(next(&outbound), Some(&b"abcde"[..]));
+        outbound.end();
+        assert!(outbound.is_last(5) && !outbound.is_last(4));
+        outbound.consume(5);
+        outbound.forget();
+        assert!(!outbound.can_rewind(), "it is gone");
+    }
+
+    #[test]
+    fn much_of_it_is_not_and_room_is_what_was_not_sent() {
+        let mut outbound = stream(true);
+        outbound.push(&[b'x'; KEPT]);
+        assert!(!outbound.has_room());
+        outbound.consume(KEPT as u64);
+        assert!(outbound.has_room() && outbound.can_rewind());
+        outbound.push(b"y");
+        outbound.consume(1);
+        assert!(!outbound.can_rewind() && !outbound.rewind());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_however_slowly_it_goes() {
+        let mut outbound = stream(false);
+        for _ in 0..100 {
+            while outbound.has_room() {
+                outbound.push(&[b'x'; 1000]);
+            }
+            outbound.consume(500);
+            let Source::Stream(stream) = &outbound.source else { panic!("a stream") };
+            assert!(stream.waiting.len() <= 2 * STREAM_ROOM + 1000);
+        }
+    }
+}
