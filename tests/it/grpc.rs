@@ -157,6 +157,48 @@ fn a_call_that_the_client_gives_up_is_given_up_at_the_upstream() {
 }
 
 #[test]
+fn calls_that_are_given_up_do_not_use_a_connection_up_for_others() {
+    let begun = Arc::new(AtomicUsize::new(0));
+    let counted = begun.clone();
+    let upstream = upstream(move |mut peer| {
+        loop {
+            match peer.next() {
+                Told::Request(stream, asked) if asked.path == "/ok" => peer.answer(stream, b"ok"),
+                Told::Request(..) => drop(counted.fetch_add(1, Ordering::SeqCst)),
+                Told::Closed => return,
+                _ => {}
+            }
+        }
+    });
+    let server = grpc_with(&upstream, "", "");
+    for round in 1..=60 {
+        let mut client = H2Client::connect(server.port());
+        client.call("/hang").send(b"a", true);
+        eventually("the request", || begun.load(Ordering::SeqCst) == round);
+        client.cancel();
+        // The reset has been taken when this is answered.
+        assert_eq!(client.unary("/ok", b"").body, b"ok");
+    }
+    assert_eq!(upstream.accepted(), 2, "a new one after fifty");
+}
+
+#[test]
+fn early_hints_pass() {
+    let upstream = upstream(|mut peer| {
+        while let Some((stream, ..)) = peer.read_request() {
+            peer.interim(stream, 103, &[("link", "</a.css>; rel=preload")]);
+            peer.respond(stream, 200, Some(0), &[]);
+        }
+    });
+    let server = Server::start(&format!(
+        "server {{ listen {{port}}; location / {{ early_hints 1; proxy_http_version 2; proxy_pass http://127.0.0.1:{}; }} }}",
+        upstream.port()
+    ));
+    let response = get(server.port(), "/");
+    assert_eq!((response.status, &response.interim[..]), (200, &[103][..]));
+}
+
+#[test]
 fn a_hundred_calls_at_a_time_share_few_connections() {
     // Nobody is answered before all are there.
     let there = Arc::new(AtomicUsize::new(0));

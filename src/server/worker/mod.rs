@@ -558,6 +558,7 @@ impl Worker {
         self.take_handed(handed);
         self.res.quitting = true;
         self.quit_multiplexed();
+        multiplexed::retire_all(&mut self.res);
         self.close_idle();
     }
 

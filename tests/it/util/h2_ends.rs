@@ -209,6 +209,12 @@ impl H2Peer {
         self.flush();
     }
 
+    /// Sends an interim response.
+    pub fn interim(&mut self, stream: StreamKey, status: u16, list: &[(&str, &str)]) {
+        self.machine.interim(stream, Status(status), Some(&fields(list)), &mut self.out);
+        self.flush();
+    }
+
     /// A unary answer of gRPC.
     pub fn answer(&mut self, stream: StreamKey, body: &[u8]) {
         self.respond(stream, 200, None, &[("content-type", "application/grpc")]);

@@ -41,6 +41,11 @@ pub use turns::{run, run_queued};
 
 /// Streams that are open on one connection at a time, whatever its peer allows.
 pub const MOST_STREAMS: u32 = 100;
+/// Streams that are given up on a connection within [`RESETS_MS`]; then it takes no new ones. Peers count resets against
+/// whoever sends them: clients that give up many requests are not to cost others theirs.
+const MOST_RESETS: u32 = 50;
+/// See above, in milliseconds.
+const RESETS_MS: u64 = 10_000;
 /// Bytes of frames that are gathered before they are sent.
 const OUT_BYTES: usize = 64 * 1024;
 
@@ -99,6 +104,8 @@ pub struct Mux {
     /// Bytes that were sent in all.
     total_sent: u64,
     slots: Slab<Slot>,
+    /// Slots whose requests were not written yet.
+    unopened: usize,
     /// Stream and slot, by the number that the machine gives open streams.
     streams: Vec<(u32, usize)>,
     scratch: ResponseHead,
@@ -110,6 +117,8 @@ pub struct Mux {
     received_ms: u64,
     /// It takes no new requests.
     retired: bool,
+    /// Streams that were given up here since then.
+    resets: (u32, u64),
     queued: bool,
 }
 
@@ -176,19 +185,23 @@ impl Mux {
     /// Lets go of a relay's place; what it has not finished is reset.
     fn release(&mut self, slot: usize) {
         let Some(slot) = self.slots.try_remove(slot) else { return };
-        if let Some(stream) = slot.stream {
-            self.machine.reset(stream, ErrorCode::CANCEL, &mut self.out);
+        match slot.stream {
+            Some(stream) => {
+                let before = self.out.len();
+                self.machine.reset(stream, ErrorCode::CANCEL, &mut self.out);
+                self.resets.0 += u32::from(self.out.len() > before);
+                self.retired |= self.resets.0 >= MOST_RESETS;
+            }
+            None => self.unopened -= 1,
         }
     }
 
     /// Whether it may take another request.
     fn has_room(&self) -> bool {
-        let unopened =
-            self.slots.iter().filter(|(_, slot)| slot.stream.is_none() && slot.lost.is_none()).count();
         !self.retired
             && !matches!(self.stage, Stage::Closed(_))
             && self.backlog() < OUT_BYTES
-            && self.machine.free_streams() > unopened
+            && self.machine.free_streams() > self.unopened
     }
 }
 

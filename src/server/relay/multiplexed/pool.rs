@@ -19,7 +19,7 @@ use super::super::connection::{self, Connection};
 use super::super::idle::{Place, place_of};
 use super::super::links::Owner;
 use super::super::wire::Wire;
-use super::{Gone, MOST_STREAMS, Mux, SharedMux, Slot, Stage, StreamLink, queue};
+use super::{Gone, MOST_STREAMS, Mux, RESETS_MS, SharedMux, Slot, Stage, StreamLink, queue};
 
 /// The largest window of a stream, in bytes.
 const MOST_WINDOW: u32 = 16 << 20;
@@ -51,7 +51,7 @@ pub struct Wanted<'a> {
 }
 
 /// Gives a request a place on a connection to its peer: on one that there is, or on a new one, whose handshake is under
-/// way then. Also says for how many milliseconds the connection was idle, if it was.
+/// way then.
 ///
 /// # Errors
 /// No descriptor, no such address of ours, or the kernel refused at once.
@@ -60,7 +60,10 @@ pub fn join(wanted: &Wanted<'_>, res: &mut Resources) -> std::io::Result<StreamL
         Some(mux) => mux,
         None => open(wanted, res)?,
     };
-    let slot = mux.borrow_mut().slots.insert(Slot::new(wanted.client, wanted.call.early_hints));
+    let mut borrowed = mux.borrow_mut();
+    let slot = borrowed.slots.insert(Slot::new(wanted.client, wanted.call.early_hints));
+    borrowed.unopened += 1;
+    drop(borrowed);
     Ok(StreamLink { mux, slot })
 }
 
@@ -129,6 +132,7 @@ fn open(wanted: &Wanted<'_>, res: &mut Resources) -> std::io::Result<SharedMux> 
         sent: 0,
         total_sent: 0,
         slots: Slab::new(),
+        unopened: 0,
         streams: Vec::new(),
         scratch: ResponseHead::default(),
         requests: 0,
@@ -136,6 +140,7 @@ fn open(wanted: &Wanted<'_>, res: &mut Resources) -> std::io::Result<SharedMux> 
         idle_since_ms: now_ms,
         received_ms: now_ms,
         retired: false,
+        resets: (0, now_ms),
         queued: false,
     }));
     res.multiplexed.muxes.insert(mux.clone());
@@ -185,6 +190,9 @@ pub fn sweep(res: &mut Resources) {
     for mux in muxes {
         {
             let mut mux = mux.borrow_mut();
+            if now_ms.saturating_sub(mux.resets.1) >= RESETS_MS {
+                mux.resets = (0, now_ms);
+            }
             let abandoned = Arc::strong_count(&mux.group) == 1;
             let idle_ms = now_ms.saturating_sub(mux.idle_since_ms);
             mux.retired |= mux.slots.is_empty() && (abandoned || idle_ms >= mux.group.keepalive().timeout_ms);

@@ -333,6 +333,7 @@ impl Mux {
                 }
                 self.streams[stream.slot()] = (stream.id(), slot);
                 self.requests += 1;
+                self.unopened -= 1;
                 let is_whole = matches!(head.framing, RequestFraming::None | RequestFraming::Length(0));
                 (if is_whole { Sending::Done } else { Sending::Body }, length)
             }
