@@ -283,6 +283,7 @@ impl Worker {
             self.probes.as_ref().and_then(|probes| probes.next_deadline(now_ms)),
             self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
             Some(self.res.idle.next_deadline_ms()),
+            Some(self.res.multiplexed.next_deadline_ms()),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
         let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
@@ -624,6 +625,9 @@ impl Worker {
         let now = self.res.env.now;
         if now.monotonic_ms >= self.res.idle.next_deadline_ms() {
             self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
+        }
+        if now.monotonic_ms >= self.res.multiplexed.next_deadline_ms() {
+            multiplexed::sweep(&mut self.res);
         }
         if now.monotonic_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;

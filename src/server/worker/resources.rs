@@ -25,7 +25,7 @@ use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
-use crate::server::relay::multiplexed::Multiplexed;
+use crate::server::relay::multiplexed::{self, Multiplexed};
 
 use crate::upstream::Group;
 use crate::upstream::names::{Answer, NameError};
@@ -248,6 +248,7 @@ impl Resources {
         let named = self.site.upstreams.all().iter().map(|known| &known.group);
         let named = named.chain(self.computed.values()).map(|group| group.key()).collect();
         self.idle.retain_groups(&named, &mut self.links);
+        multiplexed::retain_groups(&named, self);
     }
 
     /// The site that a connection's next request is served from: the present one, unless its address is gone.

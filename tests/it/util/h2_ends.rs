@@ -160,7 +160,8 @@ impl H2Peer {
                 }
                 ServerEvent::End { stream, .. } => Told::End(stream),
                 ServerEvent::Lost { stream, loss } => Told::Lost(stream, loss.code),
-                ServerEvent::Rejected { reason, .. } => panic!("{reason}"),
+                // More than the settings allow: a client may not have seen them yet.
+                ServerEvent::Rejected { .. } => continue,
                 ServerEvent::Closed => return false,
             };
             self.told.push_back(told);

@@ -36,7 +36,7 @@ use crate::upstream::{Group, Peer};
 use super::connection::Connection;
 use super::tls::HandshakeFailure;
 
-pub use pool::{Multiplexed, Wanted, join, retire_all, sweep};
+pub use pool::{Multiplexed, Wanted, join, retain_groups, retire_all, sweep};
 pub use turns::{run, run_queued};
 
 /// Streams that are open on one connection at a time, whatever its peer allows.
@@ -183,10 +183,13 @@ impl Mux {
     }
 
     /// Lets go of a relay's place; what it has not finished is reset.
-    fn release(&mut self, slot: usize) {
+    fn release(&mut self, slot: usize, now_ms: u64) {
         let Some(slot) = self.slots.try_remove(slot) else { return };
         match slot.stream {
             Some(stream) => {
+                if now_ms.saturating_sub(self.resets.1) >= RESETS_MS {
+                    self.resets = (0, now_ms);
+                }
                 let before = self.out.len();
                 self.machine.reset(stream, ErrorCode::CANCEL, &mut self.out);
                 self.resets.0 += u32::from(self.out.len() > before);
@@ -249,7 +252,8 @@ fn queue(mux: &SharedMux, res: &mut Resources) {
 impl Drop for StreamLink {
     fn drop(&mut self) {
         if let Ok(mut mux) = self.mux.try_borrow_mut() {
-            mux.release(self.slot);
+            let now_ms = mux.received_ms;
+            mux.release(self.slot, now_ms);
         }
     }
 }

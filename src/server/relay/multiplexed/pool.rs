@@ -1,7 +1,7 @@
 //! Which connection a request gets, and how long connections live.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::super::connection::{self, Connection};
 use super::super::idle::{Place, place_of};
 use super::super::links::Owner;
 use super::super::wire::Wire;
-use super::{Gone, MOST_STREAMS, Mux, RESETS_MS, SharedMux, Slot, Stage, StreamLink, queue};
+use super::{Gone, MOST_STREAMS, Mux, SharedMux, Slot, Stage, StreamLink, queue};
 
 /// The largest window of a stream, in bytes.
 const MOST_WINDOW: u32 = 16 << 20;
@@ -27,13 +27,21 @@ const MOST_WINDOW: u32 = 16 << 20;
 const NEVER_MS: u64 = 1 << 40;
 
 /// All connections of a worker that carry many requests at a time.
-#[derive(Default)]
 pub struct Multiplexed {
     muxes: Slab<SharedMux>,
     /// By group, and by location where connections are for one alone.
     places: HashMap<Place, Vec<usize>>,
     /// Those with something to send or to read.
     pub(super) turns: Vec<SharedMux>,
+    /// No connection has anything due before that, in monotonic milliseconds.
+    next_ms: u64,
+}
+
+impl Default for Multiplexed {
+    fn default() -> Multiplexed {
+        let (muxes, places, turns) = (Slab::new(), HashMap::new(), Vec::new());
+        Multiplexed { muxes, places, turns, next_ms: u64::MAX }
+    }
 }
 
 /// What a connection is wanted for.
@@ -155,6 +163,20 @@ impl Multiplexed {
         self.muxes.get(number as usize).cloned()
     }
 
+    fn all(&self) -> Vec<SharedMux> {
+        self.muxes.iter().map(|(_, mux)| mux.clone()).collect()
+    }
+
+    /// When [`sweep`] may have something to do, in monotonic milliseconds.
+    pub fn next_deadline_ms(&self) -> u64 {
+        self.next_ms
+    }
+
+    /// Notes when something is due.
+    pub(super) fn note_deadline(&mut self, deadline_ms: u64) {
+        self.next_ms = self.next_ms.min(deadline_ms);
+    }
+
     /// Whether a connection waits for its turn.
     pub fn has_turns(&self) -> bool {
         !self.turns.is_empty()
@@ -186,32 +208,52 @@ impl Multiplexed {
 /// Closes connections that were idle for too long, and has the others do what is due.
 pub fn sweep(res: &mut Resources) {
     let now_ms = res.env.now.monotonic_ms;
-    let muxes: Vec<SharedMux> = res.multiplexed.muxes.iter().map(|(_, mux)| mux.clone()).collect();
-    for mux in muxes {
+    // Each turn notes when the next is due.
+    res.multiplexed.next_ms = u64::MAX;
+    for mux in res.multiplexed.all() {
         {
             let mut mux = mux.borrow_mut();
-            if now_ms.saturating_sub(mux.resets.1) >= RESETS_MS {
-                mux.resets = (0, now_ms);
-            }
-            let abandoned = Arc::strong_count(&mux.group) == 1;
-            let idle_ms = now_ms.saturating_sub(mux.idle_since_ms);
-            mux.retired |= mux.slots.is_empty() && (abandoned || idle_ms >= mux.group.keepalive().timeout_ms);
+            mux.retired |= mux.idle_until_ms().is_some_and(|until_ms| until_ms <= now_ms);
         }
         super::turns::on_time(&mux, res);
-        queue(&mux, res);
+        super::turns::run(&mux, res);
+    }
+}
+
+/// Closes connections to servers that a new configuration does not name, once no request uses them; `named` has the keys
+/// of its groups.
+pub fn retain_groups(named: &HashSet<usize>, res: &mut Resources) {
+    for mux in res.multiplexed.all() {
+        if !named.contains(&mux.borrow().group.key()) {
+            mux.borrow_mut().retired = true;
+            queue(&mux, res);
+        }
     }
 }
 
 /// Closes everything that no request uses; the rest once it is not used any more.
 pub fn retire_all(res: &mut Resources) {
-    let muxes: Vec<SharedMux> = res.multiplexed.muxes.iter().map(|(_, mux)| mux.clone()).collect();
-    for mux in muxes {
+    for mux in res.multiplexed.all() {
         mux.borrow_mut().retired = true;
         queue(&mux, res);
     }
 }
 
 impl Mux {
+    /// Until when it is kept without a request, in monotonic milliseconds; `None` while it has one.
+    fn idle_until_ms(&self) -> Option<u64> {
+        let timeout_ms = self.group.keepalive().timeout_ms;
+        self.slots.is_empty().then(|| self.idle_since_ms.saturating_add(timeout_ms))
+    }
+
+    /// When something is due without the peer, in monotonic milliseconds.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        let of_machine = self.machine.deadline().filter(|_| self.stage == Stage::Open);
+        let is_closed = matches!(self.stage, Stage::Closed(_));
+        let idle = self.idle_until_ms().filter(|_| !is_closed);
+        of_machine.into_iter().chain(idle).min().unwrap_or(u64::MAX)
+    }
+
     /// Whether it is to be closed: it has no request, and nothing is gained by keeping it.
     pub(super) fn is_spent(&self, res: &Resources) -> bool {
         if !self.slots.is_empty() {

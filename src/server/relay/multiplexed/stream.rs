@@ -56,7 +56,7 @@ impl StreamLink {
     pub fn release(self, is_silent_since: Option<u64>, res: &mut Resources) {
         {
             let mut mux = self.mux.borrow_mut();
-            mux.release(self.slot);
+            mux.release(self.slot, res.env.now.monotonic_ms);
             mux.retired |= is_silent_since.is_some_and(|began_ms| mux.received_ms <= began_ms);
             mux.idle_since_ms = res.env.now.monotonic_ms;
         }
@@ -115,7 +115,8 @@ impl Relay {
         let Carrier::Stream(link) = &run.carrier else { return };
         let Some(Some(call)) = exchange.upstream.as_ref().map(|passed| &passed.call) else { return };
         let before = run.sent;
-        {
+        // The end of a body may be all there is to say.
+        let has_frames = {
             let mut mux = link.mux.borrow_mut();
             if mux.stage != Stage::Open {
                 return;
@@ -170,9 +171,12 @@ impl Relay {
                 run.sent += sent as u64;
                 outbound.consume(sent as u64);
             }
-        }
+            mux.backlog() > 0
+        };
         if run.sent > before {
             run.moved_ms = res.env.now.monotonic_ms;
+        }
+        if has_frames {
             queue(&link.mux, res);
         }
     }

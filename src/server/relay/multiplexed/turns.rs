@@ -24,6 +24,7 @@ pub fn run(mux: &SharedMux, res: &mut Resources) {
     borrowed.queued = false;
     borrowed.take_turn(res);
     let again = borrowed.has_more_to_read(res);
+    res.multiplexed.note_deadline(borrowed.deadline_ms());
     drop(borrowed);
     if again {
         queue(mux, res);
