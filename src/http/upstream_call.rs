@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::base::level::Level;
-use crate::message::{FieldName, Fields, ResponseHead, Status};
+use crate::message::{FieldName, Fields, RequestFraming, ResponseHead, Status};
 
 use crate::upstream::{Group, Peer};
 
@@ -22,7 +22,7 @@ use super::body::Body;
 use super::context::Env;
 use super::exchange::Exchange;
 use super::modules::passing::{PassUrl, UpstreamTls};
-use super::modules::proxy::{is_nominated, members};
+use super::modules::proxy::{self, is_nominated, members};
 use super::modules::request_body::TempPath;
 use super::modules::ssl::PairText;
 
@@ -61,6 +61,8 @@ pub enum Target {
 pub enum Protocol {
     /// HTTP/1; the call's head says which.
     Http1,
+    /// HTTP/2, on a connection that other calls share: the request is in [`Call::framed`].
+    Http2,
     /// memcached's text protocol.
     Memcached,
     /// None: bytes go both ways as soon as the connection is there (`tunnel_pass`).
@@ -155,6 +157,33 @@ pub struct Conduct {
     pub store_access: u32,
 }
 
+/// A request's head for a protocol that frames it itself: what HTTP/1 puts in lines.
+#[derive(Debug, Default)]
+pub struct FramedHead {
+    /// The method.
+    pub method: Vec<u8>,
+    /// Whether the connection is secure (`https`).
+    pub secure: bool,
+    /// Host and port; may be empty.
+    pub authority: Vec<u8>,
+    /// Path and arguments, escaped as they are sent.
+    pub path: Vec<u8>,
+    /// All other fields.
+    pub fields: Fields,
+    /// How the body ends.
+    pub framing: RequestFraming,
+}
+
+/// Whose directives a call goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PassModule {
+    /// `proxy_...`, or none at all.
+    #[default]
+    Proxy,
+    /// `grpc_...`
+    Grpc,
+}
+
 /// `proxy_bind`, computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LocalAddress {
@@ -192,8 +221,12 @@ pub struct Call {
     pub protocol: Protocol,
     /// Whether over TLS, and how.
     pub tls: Option<Arc<CallTls>>,
-    /// The request up to its body, as it goes on the wire.
+    /// The directives that it goes by.
+    pub module: PassModule,
+    /// The request up to its body, as it goes on the wire; empty where `framed` has it.
     pub head: Vec<u8>,
+    /// The same for [`Protocol::Http2`].
+    pub framed: Option<Box<FramedHead>>,
     /// Its body.
     pub body: CallBody,
     /// The method was HEAD: no body follows the response.
@@ -352,7 +385,7 @@ impl Exchange {
     pub fn pass_trailers(&self, trailers: &mut Fields) {
         let Some(passed) = &self.upstream else { return };
         if passed.call.as_ref().is_some_and(|call| call.pass_trailers) {
-            let settings = &self.scope_settings().proxy;
+            let settings = proxy::in_force(self.scope_settings(), self);
             for (field, name, value) in passed.trailers.iter() {
                 let stays = is_nominated(&passed.response.fields, name);
                 if !stays && settings.passes_trailer(field.id, name, value) {
@@ -365,7 +398,7 @@ impl Exchange {
     /// Takes what does not pass to the client out of an interim response that does (103).
     pub fn hide_from_early_hints(&mut self) {
         let site = self.site.clone();
-        let settings = &site.settings(self.location).proxy;
+        let settings = proxy::in_force(site.settings(self.location), self);
         if let Some(passed) = &mut self.upstream {
             let fields = &mut passed.response.fields;
             let nominated: Vec<Vec<u8>> =

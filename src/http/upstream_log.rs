@@ -6,7 +6,7 @@ use crate::base::percent::escape_json_text;
 
 use super::exchange::Exchange;
 use super::modules::upstream_variables::append_attempt;
-use super::upstream_call::{Attempt, Call, Protocol};
+use super::upstream_call::{Attempt, Call, PassModule, Protocol};
 
 /// Appends `, upstream: "http://127.0.0.1:80/uri"` for the present try of a request that is passed on, as nginx does.
 pub fn push_upstream(exchange: &Exchange, line: &mut LineWriter<'_>) {
@@ -14,8 +14,12 @@ pub fn push_upstream(exchange: &Exchange, line: &mut LineWriter<'_>) {
     let (Some(call), Some(attempt)) = (&passed.call, passed.attempts.last()) else { return };
     line.push(b", upstream: \"");
     line.push(match call.protocol {
-        Protocol::Http1 if call.tls.is_some() => b"https://",
-        Protocol::Http1 => b"http://",
+        Protocol::Http1 | Protocol::Http2 => match (call.module, call.tls.is_some()) {
+            (PassModule::Proxy, false) => b"http://",
+            (PassModule::Proxy, true) => b"https://",
+            (PassModule::Grpc, false) => b"grpc://",
+            (PassModule::Grpc, true) => b"grpcs://",
+        },
         Protocol::Memcached => b"memcached://",
         Protocol::Raw => b"tunnel://",
     });
@@ -31,6 +35,9 @@ pub fn push_upstream(exchange: &Exchange, line: &mut LineWriter<'_>) {
 fn uri(call: &Call) -> &[u8] {
     if call.protocol == Protocol::Raw {
         return b"/";
+    }
+    if let Some(framed) = &call.framed {
+        return &framed.path;
     }
     let line = call.head.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     line.split(|byte| *byte == b' ').nth(1).unwrap_or_default()

@@ -20,6 +20,7 @@ mod error_pages;
 mod filters;
 mod geo;
 mod geo_mmdb;
+mod grpc;
 mod harness;
 mod headers;
 mod health_check;

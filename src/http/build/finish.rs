@@ -111,10 +111,11 @@ fn finish_tls(
         })
         .collect();
     let mut site = ssl::finish(files, builder, &places, &addresses, previous);
-    let plans = builder.locations.iter().flatten().filter_map(|location| {
-        let settings = &location.settings.proxy_ssl;
-        let place = location.settings.proxy.may_need_tls()?;
-        Some((settings.plan(place), settings.tls.clone()))
+    let plans = builder.locations.iter().flatten().flat_map(|location| {
+        let settings = &location.settings;
+        let proxy = settings.proxy.may_need_tls().map(|needed| settings.proxy_ssl.plan(&needed));
+        let grpc = settings.grpc.proxy.may_need_tls().map(|needed| settings.grpc_ssl.ssl.plan(&needed));
+        [proxy, grpc].into_iter().flatten()
     });
     passing::finish_tls(files, builder, plans.collect(), &mut site, previous);
     site

@@ -154,6 +154,10 @@ modules_with_settings! {
     proxy,
     /// `proxy_ssl_*`.
     proxy_ssl,
+    /// `grpc_pass` and what goes with it.
+    grpc,
+    /// `grpc_ssl_*`.
+    grpc_ssl,
     /// `memcached_pass` and what goes with it.
     memcached,
     /// `tunnel_pass` and what goes with it.

@@ -68,11 +68,24 @@ settings! {
     frozen {
         /// What is made of the rest where requests may need it.
         tls: TlsSlot = TlsSlot::default();
+        /// The same where they go on over HTTP/2.
+        tls_of_http2: TlsSlot = TlsSlot::default();
     }
     plain {
         /// Not built: keys of connections are not written to files.
         "proxy_ssl_key_log" HTTP_SERVER_LOCATION, Arity::exactly(1), default "", no_key_log;
     }
+}
+
+/// Why a scope's requests may need TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct NeedsTls {
+    /// What the directives' names begin with (`proxy`).
+    pub prefix: &'static str,
+    /// Whether they go on over HTTP/2.
+    pub http2: bool,
+    /// A directive to point at.
+    pub place: (Span, IncludeId),
 }
 
 /// A flag and where it was turned on.
@@ -84,37 +97,42 @@ fn unless_empty(file: FileText) -> Option<FileText> {
     (!file.template.is_empty()).then_some(file)
 }
 
-fn file_text(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
+/// The path of a file, which may have variables.
+pub fn file_text(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
     ssl::file_text(scope, call).map(unless_empty)
 }
 
-fn file(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
+/// The path of a file.
+pub fn file(scope: &mut Scope, call: &Call) -> Result<Option<FileText>, Complaint> {
     Ok(ssl::file(scope, call)?.and_then(unless_empty))
 }
 
-fn name(scope: &mut Scope, call: &Call) -> Result<Option<Template>, Complaint> {
+/// `..._ssl_name`
+pub fn name(scope: &mut Scope, call: &Call) -> Result<Option<Template>, Complaint> {
     scope.builder.template(call.arg(0)).map(Some)
 }
 
-fn verify(scope: &mut Scope, call: &Call) -> Result<Placed, Complaint> {
+/// `..._ssl_verify`
+pub fn verify(scope: &mut Scope, call: &Call) -> Result<Placed, Complaint> {
     Ok(Placed(flag(scope, call)?.then_some((call.span(), call.directive.include))))
 }
 
-fn no_key_log(_: &mut Scope, call: &Call) -> Result<(), Complaint> {
+/// `..._ssl_key_log`: refused.
+pub fn no_key_log(_: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let message = format!("\"{}\" is not built into thalweg: keys of connections are not written to files", call.name());
     Err(Complaint::new(message).help("let the upstream write them"))
 }
 
 impl Settings {
-    /// What is to be made of the settings; `place` is a directive to point at.
-    pub fn plan(&self, place: (Span, IncludeId)) -> TlsPlan {
+    /// What is to be made of the settings, and where it belongs.
+    pub fn plan(&self, needed: &NeedsTls) -> (TlsPlan, TlsSlot) {
         let mut primitives = Primitives { versions: self.protocols, ..Primitives::default() };
         if let Some(suites) = &self.ciphers {
             primitives.suites_1_2 = suites.to_vec();
         }
         self.commands.apply(&mut primitives);
-        TlsPlan {
-            prefix: "proxy",
+        let plan = TlsPlan {
+            prefix: needed.prefix,
             primitives,
             certificate: self.certificate.clone(),
             key: self.key.clone(),
@@ -126,9 +144,14 @@ impl Settings {
             crl: self.crl.clone(),
             send_name: self.send_name,
             reuse_sessions: self.reuse_sessions,
-            protocols: Vec::new(),
-            place,
-        }
+            protocols: if needed.http2 { vec![b"h2".to_vec()] } else { Vec::new() },
+            place: needed.place,
+        };
+        (plan, self.slot(needed.http2).clone())
+    }
+
+    fn slot(&self, http2: bool) -> &TlsSlot {
+        if http2 { &self.tls_of_http2 } else { &self.tls }
     }
 
     /// TLS for one request to `host` (as `$proxy_host` shows it).
@@ -140,9 +163,11 @@ impl Settings {
         exchange: &mut Exchange,
         context: &mut Context,
         host: &[u8],
+        http2: bool,
     ) -> Result<Arc<CallTls>, Status> {
-        debug_assert!(self.tls.get().is_some(), "a site without the TLS that it needs is none");
-        let tls = self.tls.get().ok_or(Status::INTERNAL_SERVER_ERROR)?;
+        let tls = self.slot(http2).get();
+        debug_assert!(tls.is_some(), "a site without the TLS that it needs is none");
+        let tls = tls.ok_or(Status::INTERNAL_SERVER_ERROR)?;
         let name: Box<str> = match &self.name {
             None => bare_name(host),
             Some(template) => exchange.with_rendered(template, context, |_, _, text| bare_name(text)),

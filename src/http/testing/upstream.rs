@@ -63,7 +63,7 @@ impl World {
         let sent = (call.head.len() + body.len()) as u64;
         self.calls.push(PassedOn {
             call: copy_of(call),
-            head: String::from_utf8_lossy(&call.head).into_owned(),
+            head: head_of(call),
             body: String::from_utf8_lossy(&body).into_owned(),
         });
         let mut attempt = Attempt { address: address.as_str().into(), after_redirect, ..Attempt::default() };
@@ -102,6 +102,18 @@ fn read_call_body(exchange: &Exchange) -> Vec<u8> {
     }
 }
 
+/// The head as HTTP/1 has it; the text of a framed one in the same form.
+fn head_of(call: &Call) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let Some(framed) = &call.framed else { return text(&call.head) };
+    let mut head = format!("{} {} HTTP/2\r\n", text(&framed.method), text(&framed.path));
+    head.push_str(&format!("Host: {}\r\n", text(&framed.authority)));
+    for (_, name, value) in framed.fields.iter() {
+        head.push_str(&format!("{}: {}\r\n", text(name), text(value)));
+    }
+    head
+}
+
 fn address_of(call: &Call) -> String {
     match &call.target {
         Target::Fixed(id) => format!("192.0.2.{}:80", 10 + id.0),
@@ -125,7 +137,9 @@ pub fn copy_of(call: &Call) -> Call {
         conduct: call.conduct.clone(),
         protocol: call.protocol,
         tls: call.tls.clone(),
+        module: call.module,
         head: Vec::new(),
+        framed: None,
         body: call.body.clone(),
         is_head: call.is_head,
         asks_upgrade: call.asks_upgrade,
@@ -145,7 +159,7 @@ pub fn copy_of(call: &Call) -> Call {
 /// Reads a whole response by the real machine; its body is put where the call's memory was spared.
 fn read_response(passed: &mut Passed, asked: Asked, bytes: &[u8]) -> u64 {
     match passed.call.as_ref().map(|call| call.protocol) {
-        Some(Protocol::Http1) | None => {}
+        Some(Protocol::Http1 | Protocol::Http2) | None => {}
         Some(Protocol::Raw) => return 0,
         Some(Protocol::Memcached) => return read_value(passed, bytes),
     }

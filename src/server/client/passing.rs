@@ -149,6 +149,14 @@ impl Client {
                     return self.refuse_upload(Status::CONTENT_TOO_LARGE, key, res);
                 }
                 relay.push_upload(bytes);
+                // That this was the last piece has to be known now: nothing that comes later brings the question up again.
+                let is_stuck = !relay.has_upload_room() && input.is_empty();
+                let head = &mut active.exchange.head;
+                if is_stuck
+                    && matches!(self.wire.read(input, &HeadLimits::default(), head), Ok(Event::BodyEnd))
+                {
+                    relay.end_upload();
+                }
                 if relay.has_upload_room() {
                     return BodyProgress::Went;
                 }

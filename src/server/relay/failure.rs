@@ -2,6 +2,7 @@
 
 use crate::http::upstream_call::conditions;
 use crate::proto::h1::ResponseFault;
+use crate::proto::h2::{ErrorCode, StreamLoss};
 
 /// See the module's documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,10 @@ pub enum Failure {
     ClientClosed,
     /// A status that asks for another try.
     Status(u16),
+    /// The peer said that it did not look at the request, or nothing of it was sent.
+    NotProcessed,
+    /// The peer gave the request's stream up.
+    StreamReset,
     /// Our own trouble.
     Internal,
 }
@@ -62,6 +67,8 @@ impl Failure {
             Failure::Queue => "queue_timeout",
             Failure::ClientClosed => "client_closed",
             Failure::Status(_) => "http_status",
+            Failure::NotProcessed => "not_processed",
+            Failure::StreamReset => "stream_reset",
             Failure::Internal => "internal",
         }
     }
@@ -93,11 +100,17 @@ impl Failure {
             | Failure::Dns
             | Failure::TlsHandshake
             | Failure::TlsCertificate
+            | Failure::NotProcessed
             | Failure::ResetBeforeHeader => conditions::ERROR,
-            Failure::Response(_) => conditions::INVALID_HEADER,
+            Failure::Response(_) | Failure::StreamReset => conditions::INVALID_HEADER,
             Failure::Status(status) => condition_of(status),
             _ => 0,
         }
+    }
+
+    /// Whether it is that the peer took too long.
+    pub fn is_timeout(self) -> bool {
+        matches!(self, Failure::SendTimeout | Failure::HeaderTimeout | Failure::BodyTimeout)
     }
 
     /// Whether it counts against the peer. 403, 404 and 429 send a request elsewhere and say nothing about its health.
@@ -118,6 +131,16 @@ impl Failure {
             std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => Failure::ConnectRefused,
             std::io::ErrorKind::TimedOut => Failure::ConnectTimeout,
             _ => Failure::ConnectFailed,
+        }
+    }
+
+    /// Of a stream that is gone although the request may have been processed.
+    pub fn of_loss(loss: &StreamLoss) -> Failure {
+        match loss.code {
+            _ if loss.by_peer => Failure::StreamReset,
+            // What the machine does not take of a head for its size alone.
+            ErrorCode::CANCEL => Failure::Response(ResponseFault::HeaderTooBig),
+            _ => Failure::Response(ResponseFault::HeaderInvalid),
         }
     }
 

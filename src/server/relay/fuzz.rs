@@ -302,7 +302,7 @@ impl Played<'_, '_> {
     fn pass_on(&mut self, asked: &views::Asked) -> Came {
         let call = call_of(&self.exchange);
         let mut sent = call.head.clone();
-        let mut outbound = Outbound::new(&call.body, &self.exchange.request_body, None);
+        let mut outbound = Outbound::new(call, &self.exchange.request_body, None);
         if outbound.awaits_client() {
             match self.wire.body_pending() {
                 true => self.invite_body(),

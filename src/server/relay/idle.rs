@@ -30,9 +30,9 @@ struct Pool {
 }
 
 /// Names a pool: its group, and the location that its connections are for (`keepalive ... local`; 0 for any).
-type Place = (usize, u32);
+pub(super) type Place = (usize, u32);
 
-fn place_of(group: &Group, location: LocationId) -> Place {
+pub(super) fn place_of(group: &Group, location: LocationId) -> Place {
     (group.key(), if group.keepalive().local { location.0 } else { 0 })
 }
 

@@ -45,6 +45,8 @@ pub enum Owner {
     Pool,
     /// The health check with this number.
     Probe(u32),
+    /// The connection of many requests with this number.
+    Mux(u32),
 }
 
 /// What is known of a socket.

@@ -31,11 +31,13 @@ pub mod idle;
 pub mod inbound;
 mod limit;
 pub mod links;
+pub mod multiplexed;
 pub mod outbound;
 mod owner;
 mod peers;
 pub mod probes;
 mod receiving;
+mod run;
 mod securing;
 mod sending;
 mod store;
@@ -47,7 +49,6 @@ use rustix::io::Errno;
 
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
-use crate::http::site::LocationId;
 use crate::http::upstream_call::{Attempt, Protocol, UpstreamFailure};
 use crate::message::Status;
 use crate::proto::h1::ResponseFault;
@@ -57,13 +58,14 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 use crate::upstream::Stage;
 
-use connection::{Call, Connection};
+use connection::Call;
 use failure::{Failure, told};
 use inbound::Inbound;
 use limit::Limit;
 use outbound::Outbound;
-use peers::{Choice, Choosing, Chosen};
+use peers::{Choosing, Chosen};
 use receiving::Heading;
+use run::{Carrier, Run};
 use securing::Loading;
 use sending::Sending;
 use store::Store;
@@ -123,33 +125,6 @@ pub enum Fill {
     Broken,
 }
 
-/// One try at one peer.
-pub(crate) struct Run {
-    choice: Choice,
-    connection: Connection,
-    /// The connection had served another request before.
-    reused: bool,
-    /// For how many milliseconds it had been idle then.
-    idle_ms: Option<u64>,
-    /// The location that it was opened or taken for.
-    location: LocationId,
-    sending: Sending,
-    /// Bytes sent.
-    sent: u64,
-    /// Bytes received.
-    received: u64,
-    /// Bytes of the body received.
-    body: u64,
-    /// Monotonic milliseconds when it began.
-    began_ms: u64,
-    /// When the last byte went either way.
-    moved_ms: u64,
-    connected: bool,
-    /// When it counts as silent; `None` once it does, or has answered.
-    overdue_ms: Option<u64>,
-    overdue: bool,
-}
-
 /// See the module's documentation.
 pub struct Relay {
     owner: ClientKey,
@@ -204,7 +179,7 @@ impl Relay {
             choosing: Choosing::default(),
             run: None,
             inbound: Inbound::default(),
-            outbound: call.map_or_else(Outbound::none, |call| Outbound::new(&call.body, read, file)),
+            outbound: call.map_or_else(Outbound::none, |call| Outbound::new(call, read, file)),
             early: Vec::new(),
             ending: None,
             creating: None,
@@ -296,11 +271,12 @@ impl Relay {
     /// The handshake: is it done?
     fn look_for_connection(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Result<bool, Failure> {
         let Some(run) = &mut self.run else { return Err(Failure::Internal) };
-        let Some(link) = res.links.get(run.connection.link) else { return Err(Failure::Internal) };
+        let Some(connection) = run.own() else { return self.look_for_stream(exchange, res) };
+        let Some(link) = res.links.get(connection.link) else { return Err(Failure::Internal) };
         if !link.writable && !link.readable {
             return Ok(false);
         }
-        if let Some(error) = run.connection.take_error() {
+        if let Some(error) = connection.take_error() {
             let failure = Failure::of_connect(&error);
             let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
             exchange.log_upstream(&mut res.env, Level::Error, message);
@@ -326,23 +302,25 @@ impl Relay {
 
     /// A peer that takes no more of the request and says nothing has failed.
     fn sending_failure(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Option<Failure> {
-        let run = self.run.as_ref()?;
+        let run = self.run.as_mut()?;
         let Sending::Broken(error) = run.sending else { return None };
+        let Some(connection) = run.own() else { return Some(Failure::Internal) };
+        let (link, text) = (connection.link, connection.told(Call::Send, error));
         // Its answer may be on the way nevertheless: the end, or a reset, is what tells.
         if error != Errno::PIPE && error != Errno::CONNRESET {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
+                format_args!("{text} while sending request to upstream"),
             );
             return Some(Failure::ResetBeforeHeader);
         }
-        let link = res.links.get(run.connection.link)?;
+        let link = res.links.get(link)?;
         (!link.readable).then(|| {
             exchange.log_upstream(
                 &mut res.env,
                 Level::Error,
-                format_args!("{} while sending request to upstream", run.connection.told(Call::Send, error)),
+                format_args!("{text} while sending request to upstream"),
             );
             Failure::ResetBeforeHeader
         })
@@ -478,10 +456,16 @@ impl Relay {
         run.choice.ended(failure, is_race, now_ms, run.received);
         res.wake_queued(run.choice.group());
         let whole = failure.is_none() && run.is_sent();
-        if whole && keeps && run.connection.wire.is_reusable() {
-            peers::give_back(run, res);
-        } else {
-            run.connection.close(&mut res.links);
+        let Run { choice, carrier, location, began_ms, .. } = run;
+        match carrier {
+            Carrier::Own(connection) if whole && keeps && connection.wire.is_reusable() => {
+                peers::give_back(choice, connection, location, res);
+            }
+            Carrier::Own(connection) => connection.close(&mut res.links),
+            Carrier::Stream(link) => {
+                let was_silent = failure.is_some_and(Failure::is_timeout);
+                link.release(was_silent.then_some(began_ms), res);
+            }
         }
     }
 
@@ -591,21 +575,6 @@ impl Relay {
         let limit_ms =
             self.limit.map(|limit| limit.until_ms).filter(|until_ms| *until_ms > 0).unwrap_or(u64::MAX);
         self.deadline_ms.min(overdue_ms).min(limit_ms)
-    }
-}
-
-impl Run {
-    /// Whether the peer's system has the whole request.
-    fn is_sent(&self) -> bool {
-        self.sending == Sending::Done && !self.connection.owes()
-    }
-
-    /// The peer has moved on to the next stage: its silence is counted anew.
-    fn spoke(&mut self, next: Stage, now_ms: u64) {
-        self.overdue_ms = self.choice.overdue_at(next, now_ms);
-        if std::mem::take(&mut self.overdue) {
-            self.choice.no_longer_overdue();
-        }
     }
 }
 

@@ -5,11 +5,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::http::exchange::RequestBody;
-use crate::http::upstream_call::CallBody;
+use crate::http::upstream_call::{Call, CallBody, Protocol};
 use crate::proto::h1::{CHUNK_SUFFIX, chunk_prefix};
 
 /// Bytes of a streamed body that wait for the upstream; beyond that the client has to.
 const STREAM_ROOM: usize = 64 * 1024;
+
+/// Bytes of a streamed body that are kept for another try.
+const KEPT: usize = 64 * 1024;
 
 /// Where the body comes from.
 #[derive(Debug)]
@@ -33,8 +36,22 @@ struct Stream {
     sent: usize,
     /// The client's body is complete.
     ended: bool,
-    /// Something was sent: what is gone cannot be sent again.
+    /// Something of it is gone, and cannot be sent again.
     begun: bool,
+    /// What was sent is kept while there is little of it: a peer may yet say that it did not look at the request.
+    keeps: bool,
+}
+
+impl Stream {
+    fn drop_sent(&mut self) {
+        if self.sent == self.waiting.len() {
+            self.waiting.clear();
+            self.sent = 0;
+        } else if self.sent >= STREAM_ROOM {
+            self.waiting.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
 }
 
 /// See the module's documentation.
@@ -59,8 +76,8 @@ pub enum Next<'a> {
 
 impl Outbound {
     /// The body of a call; `file` is where the client's was put, with its length.
-    pub fn new(body: &CallBody, read: &RequestBody, file: Option<(Arc<OwnedFd>, u64)>) -> Outbound {
-        let source = match (body, read, file) {
+    pub fn new(call: &Call, read: &RequestBody, file: Option<(Arc<OwnedFd>, u64)>) -> Outbound {
+        let source = match (&call.body, read, file) {
             (CallBody::None, ..) => Source::Nothing,
             (CallBody::Bytes(bytes), ..) => Source::Memory(bytes.len() as u64),
             (CallBody::Read, RequestBody::Memory(bytes), _) => Source::Memory(bytes.len() as u64),
@@ -72,6 +89,7 @@ impl Outbound {
                 sent: 0,
                 ended: false,
                 begun: false,
+                keeps: call.protocol == Protocol::Http2,
             }),
         };
         Outbound { source, offset: 0 }
@@ -109,11 +127,11 @@ impl Outbound {
     pub fn consume(&mut self, count: u64) {
         match &mut self.source {
             Source::Stream(stream) => {
-                stream.begun |= count > 0;
                 stream.sent += count as usize;
-                if stream.sent == stream.waiting.len() {
-                    stream.sent = 0;
-                    stream.waiting.clear();
+                if !stream.keeps || stream.waiting.len() > KEPT {
+                    stream.keeps = false;
+                    stream.begun |= stream.sent > 0;
+                    stream.drop_sent();
                 }
             }
             _ => self.offset += count,
@@ -127,7 +145,7 @@ impl Outbound {
 
     /// Whether more of the client's body can be taken now.
     pub fn has_room(&self) -> bool {
-        matches!(&self.source, Source::Stream(stream) if !stream.ended && stream.waiting.len() < STREAM_ROOM)
+        matches!(&self.source, Source::Stream(stream) if !stream.ended && stream.waiting.len() - stream.sent < STREAM_ROOM)
     }
 
     /// Takes a piece of the client's body.
@@ -158,9 +176,92 @@ impl Outbound {
         !matches!(&self.source, Source::Stream(stream) if stream.begun)
     }
 
+    /// There will be no other try: nothing needs to be kept any more.
+    pub fn forget(&mut self) {
+        if let Source::Stream(stream) = &mut self.source
+            && std::mem::take(&mut stream.keeps)
+        {
+            stream.begun |= stream.sent > 0;
+            stream.drop_sent();
+        }
+    }
+
+    /// Whether nothing is left once so many bytes are sent of what [`Self::next`] gave.
+    pub fn is_last(&self, count: usize) -> bool {
+        match &self.source {
+            Source::Nothing => true,
+            Source::Memory(length) | Source::File(_, length) => self.offset + count as u64 == *length,
+            Source::Stream(stream) => stream.ended && stream.sent + count == stream.waiting.len(),
+        }
+    }
+
     /// Begins again for another try; `false` if some of it is gone for good.
     pub fn rewind(&mut self) -> bool {
         self.offset = 0;
+        if let Source::Stream(stream) = &mut self.source
+            && !stream.begun
+        {
+            stream.sent = 0;
+        }
         self.can_rewind()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(keeps: bool) -> Outbound {
+        let stream =
+            Stream { chunked: false, waiting: Vec::new(), sent: 0, ended: false, begun: false, keeps };
+        Outbound { source: Source::Stream(stream), offset: 0 }
+    }
+
+    fn next(outbound: &Outbound) -> Option<&[u8]> {
+        match outbound.next(&CallBody::None, &RequestBody::Unread) {
+            Next::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn little_that_was_sent_is_kept_for_another_try() {
+        let mut outbound = stream(true);
+        outbound.push(b"abc");
+        outbound.consume(3);
+        outbound.push(b"de");
+        assert_eq!(next(&outbound), Some(&b"de"[..]));
+        assert!(outbound.rewind());
+        assert_eq!(next(&outbound), Some(&b"abcde"[..]));
+        outbound.end();
+        assert!(outbound.is_last(5) && !outbound.is_last(4));
+        outbound.consume(5);
+        outbound.forget();
+        assert!(!outbound.can_rewind(), "it is gone");
+    }
+
+    #[test]
+    fn much_of_it_is_not_and_room_is_what_was_not_sent() {
+        let mut outbound = stream(true);
+        outbound.push(&[b'x'; KEPT]);
+        assert!(!outbound.has_room());
+        outbound.consume(KEPT as u64);
+        assert!(outbound.has_room() && outbound.can_rewind());
+        outbound.push(b"y");
+        outbound.consume(1);
+        assert!(!outbound.can_rewind() && !outbound.rewind());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_however_slowly_it_goes() {
+        let mut outbound = stream(false);
+        for _ in 0..100 {
+            while outbound.has_room() {
+                outbound.push(&[b'x'; 1000]);
+            }
+            outbound.consume(500);
+            let Source::Stream(stream) = &outbound.source else { panic!("a stream") };
+            assert!(stream.waiting.len() <= 2 * STREAM_ROOM + 1000);
+        }
     }
 }

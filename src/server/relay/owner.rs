@@ -73,8 +73,9 @@ impl Relay {
     /// The upstream's connection of a tunnel and what is known of its socket.
     pub fn raw<'a>(&'a mut self, links: &'a mut Links) -> Option<(&'a mut Connection, &'a mut Link)> {
         let run = self.run.as_mut().filter(|_| self.state == State::Raw)?;
-        let link = links.get(run.connection.link)?;
-        Some((&mut run.connection, link))
+        let connection = run.own()?;
+        let link = links.get(connection.link)?;
+        Some((connection, link))
     }
 
     /// Counts what a tunnel moved, and renews its patience.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::level::Level;
 use crate::http::exchange::{Endpoint, Exchange};
+use crate::http::site::LocationId;
 use crate::http::upstream_call::{Attempt, Protocol, Via, conditions};
 use crate::server::worker::resources::Resources;
 use crate::upstream::plan::GroupPlan;
@@ -12,10 +13,14 @@ use crate::upstream::{Ask, Group, Outcome, Peer, Pick, Stage, Tried, Verdict, Wh
 use super::connection::{self, Connection};
 use super::failure::{Failure, told};
 use super::links::Owner;
+use super::multiplexed;
 use super::sending::Sending;
 use super::waiting::Wait;
 use super::wire::Wire;
-use super::{Relay, Run, State};
+use super::{Carrier, Relay, Run, State};
+
+/// How often a request goes to the same peer again that has not looked at it.
+const MOST_REPEATS: u32 = 5;
 
 /// What is remembered of the choice over several tries.
 #[derive(Default)]
@@ -23,8 +28,8 @@ pub struct Choosing {
     pub(super) group: Option<Arc<Group>>,
     tried: Tried,
     tries: u32,
-    /// The one repeat on a fresh connection was used.
-    repeated: bool,
+    /// Repeats at the same peer.
+    repeats: u32,
     /// The peer of that repeat.
     same: Option<Arc<Peer>>,
     /// What is waited for.
@@ -53,7 +58,7 @@ impl Choosing {
     pub fn again(&mut self, again: Again, peer: Option<Arc<Peer>>) {
         match again.same {
             true => {
-                self.repeated = true;
+                self.repeats += 1;
                 self.same = peer;
             }
             false => self.same = None,
@@ -112,7 +117,8 @@ impl Relay {
             choice.ended(Some(Failure::Internal), false, now_ms, 0);
             return Err(Failure::Internal);
         };
-        let fresh_only = self.choosing.repeated || call.protocol == Protocol::Raw;
+        let fresh_only =
+            self.choosing.repeats > 0 || matches!(call.protocol, Protocol::Raw | Protocol::Http2);
         let pooled = match fresh_only {
             true => None,
             false => {
@@ -120,42 +126,49 @@ impl Relay {
             }
         };
         let idle_ms = pooled.as_ref().map(|(_, idle_ms)| *idle_ms);
-        let reused = idle_ms.is_some();
         // Only sessions ask for it.
         let via = choice.group.plan().sticky.is_some().then(|| choice.via());
         let owner = Owner::Client(self.owner);
-        let connection = match pooled {
+        let carried = match pooled {
+            _ if call.protocol == Protocol::Http2 => {
+                let Choice { group, peer, .. } = &choice;
+                let client = self.owner;
+                let wanted = multiplexed::Wanted { group, peer, location: exchange.location, call, client };
+                multiplexed::join(&wanted, res).map(Carrier::Stream)
+            }
             Some((mut connection, _)) => {
                 if let Some(link) = res.links.get(connection.link) {
                     link.owner = owner;
                 }
                 connection.wire.begin(call);
-                connection
+                Ok(Carrier::Own(connection))
             }
-            None => {
-                let opened = connection::open(choice.peer.address(), call.local_address, &call.conduct)
-                    .and_then(|socket| {
-                        let mut wire = Wire::new(call.protocol);
-                        wire.begin(call);
-                        Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)
-                    });
-                match opened {
-                    Ok(connection) => connection,
-                    Err(error) => {
-                        let failure = Failure::of_connect(&error);
-                        choice.ended(Some(failure), false, now_ms, 0);
-                        if let Some(attempt) = super::last_attempt(exchange) {
-                            attempt.token = Some(failure.token());
-                            attempt.status = failure.status();
-                            attempt.response_ms = Some(0);
-                        }
-                        let message =
-                            format_args!("connect() failed ({}) while connecting to upstream", told(error));
-                        exchange.log_upstream(&mut res.env, Level::Error, message);
-                        return Err(failure);
-                    }
+            None => connection::open(choice.peer.address(), call.local_address, &call.conduct)
+                .and_then(|socket| {
+                    let mut wire = Wire::new(call.protocol);
+                    wire.begin(call);
+                    Connection::new(socket, wire, owner, &mut res.links, &res.registry, now_ms)
+                })
+                .map(Carrier::Own),
+        };
+        let carrier = match carried {
+            Ok(carrier) => carrier,
+            Err(error) => {
+                let failure = Failure::of_connect(&error);
+                choice.ended(Some(failure), false, now_ms, 0);
+                if let Some(attempt) = super::last_attempt(exchange) {
+                    attempt.token = Some(failure.token());
+                    attempt.status = failure.status();
+                    attempt.response_ms = Some(0);
                 }
+                let message = format_args!("connect() failed ({}) while connecting to upstream", told(error));
+                exchange.log_upstream(&mut res.env, Level::Error, message);
+                return Err(failure);
             }
+        };
+        let reused = match &carrier {
+            Carrier::Own(_) => idle_ms.is_some(),
+            Carrier::Stream(link) => link.is_open(),
         };
         if let Some(passed) = &mut exchange.upstream {
             passed.via = via;
@@ -164,7 +177,7 @@ impl Relay {
         let overdue_ms = choice.overdue_at(stage, now_ms);
         self.run = Some(Run {
             choice,
-            connection,
+            carrier,
             reused,
             idle_ms,
             location: exchange.location,
@@ -224,16 +237,24 @@ impl Relay {
         if let Some(run) = &self.run
             && run.reused
             && failure == Failure::ResetBeforeHeader
-            && !self.choosing.repeated
+            && self.choosing.repeats == 0
             && (call.idempotent || sent == 0)
+            && self.outbound.can_rewind()
+        {
+            return Some(Again { same: true });
+        }
+        if failure == Failure::NotProcessed
+            && self.choosing.repeats < MOST_REPEATS
             && self.outbound.can_rewind()
         {
             return Some(Again { same: true });
         }
         let conduct = &call.conduct;
         let wanted = failure.condition() & conduct.next_upstream != 0;
-        let harmless =
-            call.idempotent || sent == 0 || conduct.next_upstream & conditions::NON_IDEMPOTENT != 0;
+        let harmless = call.idempotent
+            || sent == 0
+            || failure == Failure::NotProcessed
+            || conduct.next_upstream & conditions::NON_IDEMPOTENT != 0;
         let tries_left =
             conduct.next_upstream_tries == 0 || self.choosing.tries < conduct.next_upstream_tries;
         let time_left = conduct.next_upstream_timeout == 0
@@ -313,8 +334,7 @@ impl Choice {
 }
 
 /// Gives a connection whose response is complete to the pool.
-pub fn give_back(run: Run, res: &mut Resources) {
-    let Run { choice, mut connection, location, .. } = run;
+pub fn give_back(choice: Choice, mut connection: Connection, location: LocationId, res: &mut Resources) {
     connection.requests += 1;
     connection.rest();
     if !res.keeps_connections_of(&choice.group) {

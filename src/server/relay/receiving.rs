@@ -18,8 +18,8 @@ use crate::server::worker::resources::Resources;
 use super::connection;
 use super::failure::Failure;
 use super::sending::Sending;
-use super::wire::Event;
-use super::{Ending, Fill, Relay, State};
+use super::wire::{Event, Wire};
+use super::{Ending, Fill, Relay, Run, State};
 
 /// Bytes that one read brings at most.
 const READ_BYTES: usize = 64 * 1024;
@@ -40,13 +40,13 @@ pub enum Heading {
 
 /// Where decoded bytes of a body go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Sink {
+pub(super) enum Sink {
     Memory,
     File,
 }
 
 /// What one read of a body brought.
-enum Received {
+pub(super) enum Received {
     Some,
     Nothing,
     Over,
@@ -55,6 +55,9 @@ enum Received {
 impl Relay {
     /// Reads until the response's head is there.
     pub(super) fn receive_head(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Heading {
+        if self.run.as_ref().is_some_and(|run| run.stream().is_some()) {
+            return self.receive_stream_head(exchange, res);
+        }
         let mut buffer = std::mem::take(&mut res.upstream_input);
         let heading = self.receive_head_into(&mut buffer, exchange, res);
         res.upstream_input = buffer;
@@ -81,7 +84,8 @@ impl Relay {
                 return Heading::Waiting;
             };
             let most = (call.conduct.buffer_size + call.conduct.buffers_bytes).min(buffer.len());
-            let count = match run.connection.receive(&mut buffer[..most], &mut res.links) {
+            let Some(connection) = run.own() else { return Heading::Waiting };
+            let count = match connection.receive(&mut buffer[..most], &mut res.links) {
                 Ok(None) => return Heading::Waiting,
                 Ok(Some(count)) => count,
                 Err(error) => return Heading::Failed(self.broken_before_head(error, exchange, res)),
@@ -103,7 +107,8 @@ impl Relay {
         let Some(run) = &mut self.run else { return Heading::Waiting };
         let Some(passed) = &mut exchange.upstream else { return Heading::Waiting };
         loop {
-            match run.connection.wire.read(&mut input, &mut passed.response) {
+            let Some(wire) = run.wire() else { return Heading::Waiting };
+            match wire.read(&mut input, &mut passed.response) {
                 Ok(Event::NeedMore) => return Heading::Waiting,
                 Ok(Event::Interim) => {
                     let wanted = passed.call.as_ref().is_some_and(|call| call.early_hints);
@@ -134,7 +139,7 @@ impl Relay {
     }
 
     fn ended_before_head(&mut self, exchange: &mut Exchange, res: &mut Resources) -> Failure {
-        match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
+        match self.run.as_mut().and_then(Run::wire).map(Wire::end_of_input) {
             Some(Err(error)) => self.response_fault(&error, exchange, res),
             _ => Failure::ResetBeforeHeader,
         }
@@ -142,18 +147,18 @@ impl Relay {
 
     fn broken_before_head(&mut self, error: Errno, exchange: &mut Exchange, res: &mut Resources) -> Failure {
         let Some(run) = &mut self.run else { return Failure::ResetBeforeHeader };
-        let text = run.connection.told(connection::Call::Receive, error);
+        let Some(connection) = run.own() else { return Failure::ResetBeforeHeader };
+        let text = connection.told(connection::Call::Receive, error);
         let message = format_args!("{text} while reading response header from upstream");
         exchange.log_upstream(&mut res.env, Level::Error, message);
         // In TLS 1.3 a peer refuses our certificate when the handshake is over for us.
-        let refused = run.connection.tls.as_ref().and_then(|tls| tls.error());
-        if refused.is_some_and(|error| error.fault == Fault::Handshake) && !run.connection.wire.has_begun() {
+        let refused = connection.tls.as_ref().and_then(|tls| tls.error());
+        let has_begun = connection.wire.has_begun();
+        if refused.is_some_and(|error| error.fault == Fault::Handshake) && !has_begun {
             return Failure::TlsHandshake;
         }
-        match self.run.as_mut().map(|run| run.connection.wire.end_of_input()) {
-            Some(Err(fault)) if self.run.as_ref().is_some_and(|run| run.connection.wire.has_begun()) => {
-                Failure::of_response(fault.fault)
-            }
+        match connection.wire.end_of_input() {
+            Err(fault) if has_begun => Failure::of_response(fault.fault),
             _ => Failure::ResetBeforeHeader,
         }
     }
@@ -175,7 +180,8 @@ impl Relay {
         loop {
             let Some(run) = &mut self.run else { return };
             let Some(passed) = &mut exchange.upstream else { return };
-            match run.connection.wire.read(&mut input, &mut passed.response) {
+            let Some(wire) = run.wire() else { return };
+            match wire.read(&mut input, &mut passed.response) {
                 Ok(Event::Body(bytes)) => {
                     run.body += bytes.len() as u64;
                     if self.put(bytes, sink, exchange, res).is_err() {
@@ -183,7 +189,7 @@ impl Relay {
                     }
                 }
                 Ok(Event::NeedMore) => return,
-                Ok(Event::Trailers) => run.connection.wire.trailers(&mut passed.trailers),
+                Ok(Event::Trailers) => wire.trailers(&mut passed.trailers),
                 Ok(Event::End) => return self.end_body(Ending::Complete, exchange, res),
                 // No head follows within a body.
                 Ok(Event::Interim | Event::Head(_)) => return,
@@ -192,7 +198,7 @@ impl Relay {
         }
     }
 
-    fn put(
+    pub(super) fn put(
         &mut self,
         bytes: &[u8],
         sink: Sink,
@@ -302,10 +308,16 @@ impl Relay {
             0 => return Received::Nothing,
             room => room,
         };
+        if self.run.as_ref().is_some_and(|run| run.stream().is_some()) {
+            // What came is in memory already: with the client waiting for it, it goes on in one piece.
+            let room = if sink == Sink::Memory && self.limit.is_none() { room.max(READ_BYTES) } else { room };
+            return self.receive_stream_body(room, sink, exchange, res);
+        }
         let Some(run) = &mut self.run else { return Received::Over };
         // Without framing in the way, and with nobody else who wants to see it, the body goes where it belongs at once.
         let direct = sink == Sink::Memory && self.store.is_none();
-        let received = match run.connection.wire.body_left() {
+        let Some(wire) = run.wire() else { return Received::Over };
+        let received = match wire.body_left() {
             Some(left) if direct => {
                 if self.inbound.needs_memory() {
                     self.inbound.set_memory(res.env.scratch());
@@ -319,7 +331,9 @@ impl Relay {
                     let excess = count.saturating_sub(left);
                     let behind = memory.last().copied().unwrap_or_default();
                     memory.truncate(memory.len() - excess);
-                    run.connection.wire.skip((count - excess) as u64);
+                    if let Some(wire) = run.wire() {
+                        wire.skip((count - excess) as u64);
+                    }
                     run.body += (count - excess) as u64;
                     run.received += count as u64;
                     run.moved_ms = now_ms;
@@ -333,7 +347,10 @@ impl Relay {
             _ => {
                 let mut buffer = std::mem::take(&mut res.upstream_input);
                 let most = room.min(buffer.len());
-                let result = run.connection.receive(&mut buffer[..most], &mut res.links);
+                let result = match run.own() {
+                    Some(connection) => connection.receive(&mut buffer[..most], &mut res.links),
+                    None => Ok(None),
+                };
                 if let Ok(Some(count)) = result {
                     run.received += count as u64;
                     run.moved_ms = now_ms;
@@ -356,10 +373,11 @@ impl Relay {
             }
             Ok(Some(_)) => Received::Some,
             Err(error) => {
-                let text = self.run.as_ref().map(|run| run.connection.told(connection::Call::Receive, error));
+                let connection = self.run.as_mut().and_then(Run::own);
+                let text = connection.map(|connection| connection.told(connection::Call::Receive, error));
                 let message = format_args!("{} while reading upstream", text.unwrap_or_default());
                 exchange.log_upstream(&mut res.env, Level::Error, message);
-                let fault = self.run.as_mut().map(|run| run.connection.wire.reset());
+                let fault = self.run.as_mut().and_then(Run::wire).map(Wire::reset);
                 let failure = match fault {
                     Some(Err(error)) => Failure::of_response(error.fault),
                     _ => Failure::Response(ResponseFault::BodyTruncated),
@@ -372,12 +390,13 @@ impl Relay {
 
     /// The upstream has closed: the end of the body, or too early.
     fn end_of_input(&mut self, exchange: &mut Exchange, res: &mut Resources) {
-        let end = self.run.as_mut().map(|run| match run.sending {
+        let end = self.run.as_mut().and_then(|run| {
             // A reset that sending has met is seen as an end by reading.
-            Sending::Broken(_) => run.connection.wire.reset(),
+            let was_reset = matches!(run.sending, Sending::Broken(_));
+            let connection = run.own()?;
             // A body that lasts until the end of the connection may have been cut short (RFC 9112, 9.8).
-            _ if run.connection.was_cut() => run.connection.wire.reset(),
-            _ => run.connection.wire.end_of_input(),
+            let was_cut = was_reset || connection.was_cut();
+            Some(if was_cut { connection.wire.reset() } else { connection.wire.end_of_input() })
         });
         match end {
             Some(Err(error)) => self.break_body(&error, exchange, res),
@@ -439,6 +458,13 @@ impl Relay {
     }
 }
 
+impl Run {
+    /// The machine of a connection of its own.
+    fn wire(&mut self) -> Option<&mut Wire> {
+        self.own().map(|connection| &mut connection.wire)
+    }
+}
+
 /// Bytes of a body that may wait in memory: with buffering `proxy_buffers`, without it `proxy_buffer_size`.
 fn memory_limit(call: &Call) -> usize {
     if call.buffering {
@@ -455,25 +481,20 @@ fn receive_direct(
     most: usize,
     res: &mut Resources,
 ) -> Result<Option<usize>, Errno> {
-    let Some(link) = res.links.get(run.connection.link) else { return Err(Errno::BADF) };
+    let Some(connection) = run.own() else { return Err(Errno::BADF) };
+    let Some(link) = res.links.get(connection.link) else { return Err(Errno::BADF) };
     if !link.readable {
         return Ok(None);
     }
-    if let Some(tls) = &mut run.connection.tls {
-        return tls.receive_behind(
-            run.connection.socket.as_fd(),
-            memory,
-            most,
-            &mut res.upstream_input,
-            link,
-        );
+    if let Some(tls) = &mut connection.tls {
+        return tls.receive_behind(connection.socket.as_fd(), memory, most, &mut res.upstream_input, link);
     }
     memory.reserve(most);
     loop {
         // The vector may have more room than was asked for; what is read then is still within one buffer.
         let room = (memory.capacity() - memory.len()).min(most);
         let mut limited = Limited { memory, room };
-        match limited.receive(run.connection.socket.as_fd()) {
+        match limited.receive(connection.socket.as_fd()) {
             Ok(count) => {
                 link.readable = count == room || link.read_closed;
                 return Ok(Some(count));

@@ -15,8 +15,9 @@ use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
 use super::failure::{Failure, told};
+use super::multiplexed::Stage;
 use super::tls::{HandshakeFailure, TlsLayer};
-use super::{Relay, State};
+use super::{Carrier, Relay, State};
 
 /// Our certificate for the upstream, where its name has variables.
 #[derive(Default)]
@@ -136,12 +137,16 @@ impl Relay {
         res: &mut Resources,
     ) -> Result<(), Failure> {
         let Some(run) = &mut self.run else { return Err(Failure::Internal) };
-        match TlsLayer::start(tls, config, run.choice.peer.name()) {
-            Ok(layer) => {
-                run.connection.tls = Some(Box::new(layer));
+        match (TlsLayer::start(tls, config, run.choice.peer.name()), &mut run.carrier) {
+            (Ok(layer), Carrier::Own(connection)) => {
+                connection.tls = Some(Box::new(layer));
                 Ok(())
             }
-            Err(error) => Err(refused(HandshakeFailure::Tls(error), exchange, res)),
+            (Ok(layer), Carrier::Stream(link)) => {
+                link.secure(layer, res);
+                Ok(())
+            }
+            (Err(error), _) => Err(refused(&HandshakeFailure::Tls(error), exchange, res)),
         }
     }
 
@@ -152,11 +157,15 @@ impl Relay {
         res: &mut Resources,
     ) -> Result<bool, Failure> {
         let Some(run) = &self.run else { return Err(Failure::Internal) };
-        if run.connection.tls.is_none() && !self.look_for_pair(exchange, res)? {
+        let is_under_way = match &run.carrier {
+            Carrier::Own(connection) => connection.tls.is_some(),
+            Carrier::Stream(link) => link.stage() != Stage::Plain,
+        };
+        if !is_under_way && !self.look_for_pair(exchange, res)? {
             return Ok(false);
         }
         let Some(run) = &mut self.run else { return Err(Failure::Internal) };
-        let connection = &mut run.connection;
+        let Some(connection) = run.own() else { return self.look_for_stream(exchange, res) };
         let Some(layer) = &mut connection.tls else { return Err(Failure::Internal) };
         let Some(link) = res.links.get(connection.link) else { return Err(Failure::Internal) };
         match layer.shake(connection.socket.as_fd(), &mut res.upstream_input, link) {
@@ -165,13 +174,13 @@ impl Relay {
                 Ok(true)
             }
             Ok(false) => Ok(false),
-            Err(failure) => Err(refused(failure, exchange, res)),
+            Err(failure) => Err(refused(&failure, exchange, res)),
         }
     }
 }
 
 /// Logs why there is no TLS, in nginx's words where they fit.
-fn refused(failure: HandshakeFailure, exchange: &mut Exchange, res: &mut Resources) -> Failure {
+pub(super) fn refused(failure: &HandshakeFailure, exchange: &mut Exchange, res: &mut Resources) -> Failure {
     let mut log = |what: std::fmt::Arguments| {
         let message = format_args!("{what} while SSL handshaking to upstream");
         exchange.log_upstream(&mut res.env, Level::Error, message);
@@ -179,9 +188,11 @@ fn refused(failure: HandshakeFailure, exchange: &mut Exchange, res: &mut Resourc
     match failure {
         HandshakeFailure::Closed => log(format_args!("peer closed connection in SSL handshake")),
         HandshakeFailure::Socket(error @ Errno::CONNRESET) => {
-            log(format_args!("peer closed connection in SSL handshake ({})", told(error)));
+            log(format_args!("peer closed connection in SSL handshake ({})", told(*error)));
         }
-        HandshakeFailure::Socket(error) => log(format_args!("SSL_do_handshake() failed ({})", told(error))),
+        HandshakeFailure::Socket(error) => {
+            log(format_args!("SSL_do_handshake() failed ({})", told(*error)));
+        }
         HandshakeFailure::Tls(TlsError { fault: Fault::Certificate, message }) => {
             log(format_args!("{message}"));
             return Failure::TlsCertificate;

@@ -9,7 +9,7 @@ use crate::server::files::{Sent, Warmth, sending};
 use crate::server::worker::resources::Resources;
 
 use super::outbound::Next;
-use super::{Relay, Run};
+use super::{Carrier, Relay, Run};
 
 /// How far a request is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,18 @@ const GATHER_MAX: usize = 16 * 1024;
 impl Relay {
     /// Sends as much of the request as the peer takes.
     pub(super) fn send_request(&mut self, exchange: &mut Exchange, res: &mut Resources) {
+        if self.run.as_ref().is_some_and(|run| run.stream().is_some()) {
+            return self.send_on_stream(exchange, res);
+        }
         let Relay { run: Some(run), outbound, .. } = self else { return };
         let Some(passed) = &exchange.upstream else { return };
         let Some(call) = &passed.call else { return };
         let before = run.sent;
-        if run.connection.owes() {
-            match run.connection.flush() {
-                Ok(()) if run.connection.owes() => return,
+        if let Some(connection) = run.own()
+            && connection.owes()
+        {
+            match connection.flush() {
+                Ok(()) if connection.owes() => return,
                 Ok(()) => run.moved_ms = res.env.now.monotonic_ms,
                 Err(error) => run.sending = Sending::Broken(error),
             }
@@ -59,18 +64,22 @@ impl Relay {
                     break;
                 }
                 Next::Starved => break,
-                Next::Bytes(bytes) => run.connection.send(bytes, false, &mut res.links),
-                Next::File(file, offset, length) if run.connection.tls.is_some() => {
+                Next::Bytes(bytes) => run.send(bytes, false, res),
+                Next::File(file, offset, length) if run.is_secure() => {
                     let most = usize::try_from(length).unwrap_or(usize::MAX).min(res.copy.len());
-                    match rustix::io::pread(file, &mut res.copy[..most], offset) {
+                    let mut copy = std::mem::take(&mut res.copy);
+                    let sent = match rustix::io::pread(file, &mut copy[..most], offset) {
                         Ok(0) => Err(Errno::IO),
-                        Ok(count) => run.connection.send(&res.copy[..count], false, &mut res.links),
+                        Ok(count) => run.send(&copy[..count], false, res),
                         Err(error) => Err(error),
-                    }
+                    };
+                    res.copy = copy;
+                    sent
                 }
                 Next::File(file, offset, length) => {
                     let most = usize::try_from(length).unwrap_or(usize::MAX);
-                    let socket = run.connection.socket.as_fd();
+                    let Carrier::Own(connection) = &run.carrier else { break };
+                    let socket = connection.socket.as_fd();
                     match sending::send_descriptor(socket, file.as_fd(), offset, most, Warmth::JustRead) {
                         Ok(Sent::Wrote(count)) => Ok(count),
                         Ok(Sent::Blocked | Sent::Cold) => Ok(0),
@@ -88,7 +97,9 @@ impl Relay {
                 Err(error) => run.sending = Sending::Broken(error),
             }
         }
-        if let (Sending::Broken(_), Some(link)) = (run.sending, res.links.get(run.connection.link)) {
+        if let (Sending::Broken(_), Carrier::Own(connection)) = (run.sending, &run.carrier)
+            && let Some(link) = res.links.get(connection.link)
+        {
             // Its answer may have come before the end did, and the poll has told of neither yet.
             link.readable = true;
             link.read_closed = true;
@@ -105,6 +116,17 @@ impl Relay {
 }
 
 impl Run {
+    fn is_secure(&self) -> bool {
+        matches!(&self.carrier, Carrier::Own(connection) if connection.tls.is_some())
+    }
+
+    fn send(&mut self, bytes: &[u8], more: bool, res: &mut Resources) -> Result<usize, Errno> {
+        match &mut self.carrier {
+            Carrier::Own(connection) => connection.send(bytes, more, &mut res.links),
+            Carrier::Stream(_) => Err(Errno::INVAL),
+        }
+    }
+
     /// Sends what is left of the head, with a small body behind it in one call. Returns how much of the head is sent in
     /// all, and how much of the body.
     fn send_head(
@@ -120,13 +142,13 @@ impl Run {
                 let mut both = res.env.scratch();
                 both.extend_from_slice(rest);
                 both.extend_from_slice(body);
-                let result = self.connection.send(&both, false, &mut res.links);
+                let result = self.send(&both, false, res);
                 res.env.give_back(both);
                 (result?, true)
             }
             // The body follows at once: no packet of its own for the head.
-            Next::Bytes(_) | Next::File(..) => (self.connection.send(rest, true, &mut res.links)?, false),
-            Next::Complete | Next::Starved => (self.connection.send(rest, false, &mut res.links)?, false),
+            Next::Bytes(_) | Next::File(..) => (self.send(rest, true, res)?, false),
+            Next::Complete | Next::Starved => (self.send(rest, false, res)?, false),
         };
         self.sent += count as u64;
         let of_head = count.min(rest.len());

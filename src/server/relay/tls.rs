@@ -353,7 +353,7 @@ impl TlsLayer {
 }
 
 /// Why there is no connection over TLS.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
     /// The peer closed before it was over.
     Closed,

@@ -53,7 +53,8 @@ impl Wire {
         match protocol {
             Protocol::Http1 => Wire::Http1(Box::new(ResponseReader::new(ResponseLimits::default()))),
             Protocol::Memcached => Wire::Memcached(Box::default()),
-            Protocol::Raw => Wire::Raw,
+            // Of a connection that many share, the machine is not here.
+            Protocol::Raw | Protocol::Http2 => Wire::Raw,
         }
     }
 

@@ -39,6 +39,7 @@ use crate::server::listeners::WorkerListener;
 use crate::server::logs::{LogSinks, LogTime, OpenLogs};
 use crate::server::names::{Io, Names};
 use crate::server::relay::links::{LINK_BIT, LinkKey, Owner};
+use crate::server::relay::multiplexed;
 use crate::server::relay::probes::Probes;
 use crate::server::runtime::{WAKE_TOKEN, WorkerBoot, WorkerCommand};
 
@@ -259,13 +260,18 @@ impl Worker {
         self.end_rest();
         self.wake_late(fired);
         self.run_streams();
+        multiplexed::run_queued(&mut self.res);
         self.sweep();
         self.write_logs();
     }
 
     /// How long the loop may wait for events.
     fn timeout(&mut self) -> Duration {
-        if !self.res.ready.is_empty() || !self.res.resumed.is_empty() || self.has_streams_to_run() {
+        if !self.res.ready.is_empty()
+            || !self.res.resumed.is_empty()
+            || self.has_streams_to_run()
+            || self.res.multiplexed.has_turns()
+        {
             return Duration::ZERO;
         }
         let now_ms = self.res.env.now.monotonic_ms;
@@ -277,6 +283,7 @@ impl Worker {
             self.probes.as_ref().and_then(|probes| probes.next_deadline(now_ms)),
             self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
             Some(self.res.idle.next_deadline_ms()),
+            Some(self.res.multiplexed.next_deadline_ms()),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
         let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
@@ -294,6 +301,11 @@ impl Worker {
             Owner::Probe(number) => {
                 if let Some(probes) = &mut self.probes {
                     probes.on_event(number, &mut self.res);
+                }
+            }
+            Owner::Mux(number) => {
+                if let Some(mux) = self.res.multiplexed.get(number) {
+                    multiplexed::run(&mux, &mut self.res);
                 }
             }
             Owner::Pool => {}
@@ -547,6 +559,7 @@ impl Worker {
         self.take_handed(handed);
         self.res.quitting = true;
         self.quit_multiplexed();
+        multiplexed::retire_all(&mut self.res);
         self.close_idle();
     }
 
@@ -612,6 +625,9 @@ impl Worker {
         let now = self.res.env.now;
         if now.monotonic_ms >= self.res.idle.next_deadline_ms() {
             self.res.idle.sweep(now.monotonic_ms, &mut self.res.links);
+        }
+        if now.monotonic_ms >= self.res.multiplexed.next_deadline_ms() {
+            multiplexed::sweep(&mut self.res);
         }
         if now.monotonic_ms >= self.next_sweep_ms {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;

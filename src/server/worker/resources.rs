@@ -25,6 +25,7 @@ use crate::server::passwords::Passwords;
 use crate::server::pool::JobId;
 use crate::server::relay::idle::IdleConnections;
 use crate::server::relay::links::Links;
+use crate::server::relay::multiplexed::{self, Multiplexed};
 use crate::server::relay::waiting::Queues;
 
 use crate::upstream::Group;
@@ -75,6 +76,8 @@ pub struct Resources {
     pub links: Links,
     /// Connections to upstreams between two requests.
     pub idle: IdleConnections,
+    /// Connections to upstreams that many requests share.
+    pub multiplexed: Multiplexed,
     /// Wakes connections at their deadlines.
     pub wheel: TimerWheel,
     /// Connections that have more to do and stood back for others.
@@ -146,6 +149,7 @@ impl Resources {
             upstream_input: vec![0; INPUT_BYTES],
             links: Links::default(),
             idle: IdleConnections::default(),
+            multiplexed: Multiplexed::default(),
             wheel: TimerWheel::new(now_ms),
             ready: VecDeque::new(),
             jobs: HashMap::new(),
@@ -248,6 +252,8 @@ impl Resources {
         let named = self.site.upstreams.all().iter().map(|known| &known.group);
         self.named_groups = named.chain(self.computed.values()).map(|group| group.key()).collect();
         self.idle.retain_groups(&self.named_groups, &mut self.links);
+        let named = self.named_groups.clone();
+        multiplexed::retain_groups(&named, self);
     }
 
     /// Whether idle connections of this group are worth keeping: a request of a former site may end when nobody names it

@@ -15,6 +15,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The connection alone.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
     /// Closes with a reset.
     pub fn reset(self) {
         self.client.reset();

@@ -20,7 +20,7 @@ use crate::http::modules::passing::{
 };
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
-use crate::http::upstream_call::{Call, CallBody, Conduct, PassId, Protocol, Target, conditions};
+use crate::http::upstream_call::{Call, CallBody, Conduct, PassId, PassModule, Protocol, Target, conditions};
 use crate::message::{FieldName, Method, Status};
 use crate::proto::memcached::{FLAGS_FIELD, append_get};
 
@@ -157,7 +157,9 @@ fn ask(exchange: &mut Exchange, context: &mut Context) -> Flow {
         conduct: Arc::clone(&settings.conduct),
         protocol: Protocol::Memcached,
         tls: None,
+        module: PassModule::default(),
         head,
+        framed: None,
         body: CallBody::None,
         is_head: false,
         asks_upgrade: false,

@@ -26,6 +26,8 @@ pub enum HttpVersion {
     Http10,
     /// `1.1`
     Http11,
+    /// `2`, with prior knowledge
+    Http2,
 }
 
 impl HttpVersion {
@@ -34,6 +36,7 @@ impl HttpVersion {
         match self {
             HttpVersion::Http10 => Version::Http10,
             HttpVersion::Http11 => Version::Http11,
+            HttpVersion::Http2 => Version::Http2,
         }
     }
 }
@@ -42,10 +45,7 @@ pub(super) fn http_version(_: &mut Scope, call: &Call) -> Result<HttpVersion, Co
     match call.arg(0).as_bytes() {
         b"1.0" => Ok(HttpVersion::Http10),
         b"1.1" => Ok(HttpVersion::Http11),
-        b"2" => {
-            let message = "\"proxy_http_version 2\" is known to nginx but not built into thalweg yet";
-            Err(Complaint::new(message).at(call.arg(0)))
-        }
+        b"2" => Ok(HttpVersion::Http2),
         _ => Err(Complaint::invalid_value(call.arg(0))),
     }
 }
@@ -107,7 +107,8 @@ pub(super) fn optional_template(scope: &mut Scope, call: &Call) -> Result<Option
     scope.builder.template(call.arg(0)).map(Some)
 }
 
-const NEXT_UPSTREAM: &Words = &[
+/// Conditions of `proxy_next_upstream`; `grpc_next_upstream` has all but the last.
+pub const NEXT_UPSTREAM: &Words = &[
     ("error", condition::ERROR),
     ("timeout", condition::TIMEOUT),
     ("denied", condition::DENIED),
@@ -120,9 +121,9 @@ const NEXT_UPSTREAM: &Words = &[
     ("http_403", condition::HTTP_403),
     ("http_404", condition::HTTP_404),
     ("http_429", condition::HTTP_429),
+    ("off", condition::OFF),
     // Of `proxy_cache_use_stale`, which shares nginx's table: no effect here.
     ("updating", 0),
-    ("off", condition::OFF),
 ];
 
 pub(super) fn next_upstream(scope: &mut Scope, call: &Call) -> Result<u32, Complaint> {
@@ -153,20 +154,22 @@ const IGNORED: &Words = &[
     ("Vary", 1 << 12),
 ];
 
-pub(super) fn ignore_headers(scope: &mut Scope, call: &Call) -> Result<u32, Complaint> {
+/// `..._ignore_headers`
+pub fn ignore_headers(scope: &mut Scope, call: &Call) -> Result<u32, Complaint> {
     passing::conditions(scope, call, IGNORED)
 }
 
-pub(super) fn add_name(_: &mut Scope, call: &Call, slot: &mut Option<Names>) -> Result<(), Complaint> {
+/// A name of `..._hide_header` or `..._pass_header`.
+pub fn add_name(_: &mut Scope, call: &Call, slot: &mut Option<Names>) -> Result<(), Complaint> {
     Arc::make_mut(slot.get_or_insert_default()).push(call.arg(0).as_bytes().into());
     Ok(())
 }
 
 /// A field that frames the body is ours to write, whatever the configuration says.
-const FRAMING_TRAP: &str =
-    "\"proxy_set_header\" cannot set this field: it is written by the length of the body that is sent";
+const FRAMING_TRAP: &str = "cannot set this field: it is written by the length of the body that is sent";
 
-pub(super) fn add_header(
+/// `..._set_header`
+pub fn add_header(
     scope: &mut Scope,
     call: &Call,
     slot: &mut Option<SetHeaders>,
@@ -179,7 +182,7 @@ pub(super) fn add_header(
     let value = scope.builder.template(call.arg(1))?;
     let header = SetHeader::new(word.as_bytes(), value);
     if header.frames_body() && !header.value.is_empty() {
-        scope.warn(call, FRAMING_TRAP);
+        scope.warn(call, format!("\"{}\" {FRAMING_TRAP}", call.name()));
     }
     let headers = slot.get_or_insert_default();
     headers.first.get_or_insert((call.span(), call.directive.include));

@@ -12,17 +12,27 @@ use super::{Settings, request, response};
 
 /// See the module's documentation.
 pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Answer>) -> Flow {
+    let site = context.site;
+    handle_by(&site.settings(exchange.location).proxy, exchange, context, answer)
+}
+
+/// The content handler of whatever module has settings of this kind.
+pub fn handle_by(
+    settings: &Settings,
+    exchange: &mut Exchange,
+    context: &mut Context,
+    answer: Option<Answer>,
+) -> Flow {
     match answer {
         None => {
-            let site = context.site;
-            if reads_body_first(exchange, &site.settings(exchange.location).proxy) {
+            if reads_body_first(exchange, settings) {
                 return Flow::Need(Need::RequestBody);
             }
-            pass_on(exchange, context)
+            pass_on(settings, exchange, context)
         }
-        Some(Answer::RequestBody(Ok(()))) => pass_on(exchange, context),
+        Some(Answer::RequestBody(Ok(()))) => pass_on(settings, exchange, context),
         Some(Answer::RequestBody(Err(status))) => Flow::Status(status),
-        Some(Answer::Upstream(Ok(()))) => response::take(exchange, context),
+        Some(Answer::Upstream(Ok(()))) => response::take(settings, exchange, context),
         Some(Answer::Upstream(Err(failure))) => {
             if let Some(passed) = &mut exchange.upstream {
                 passed.error = Some(failure.token);
@@ -33,8 +43,8 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
     }
 }
 
-fn pass_on(exchange: &mut Exchange, context: &mut Context) -> Flow {
-    match request::prepare(exchange, context) {
+fn pass_on(settings: &Settings, exchange: &mut Exchange, context: &mut Context) -> Flow {
+    match request::prepare(settings, exchange, context) {
         Ok(()) => Flow::Need(Need::Upstream),
         Err(status) => Flow::Status(status),
     }
@@ -65,7 +75,7 @@ pub(super) fn streams_body(exchange: &Exchange, settings: &Settings) -> bool {
         && match exchange.head.framing {
             RequestFraming::None => false,
             RequestFraming::Length(_) => true,
-            RequestFraming::Streamed => settings.http_version == HttpVersion::Http11,
+            RequestFraming::Streamed => settings.http_version != HttpVersion::Http10,
         }
 }
 

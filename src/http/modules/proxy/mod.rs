@@ -7,6 +7,7 @@
 mod accel;
 mod cookies;
 mod directives;
+mod framed;
 mod handler;
 mod headers;
 mod redirects;
@@ -30,18 +31,32 @@ use crate::http::modules::passing::{
 use crate::http::modules::request_body::{TempPath, temp_path};
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
-use crate::http::upstream_call::{Conduct, conditions};
+use crate::http::exchange::Exchange;
+use crate::http::modules::LocationSettings;
+use crate::http::modules::proxy_ssl::NeedsTls;
+use crate::http::upstream_call::{Conduct, PassModule, conditions};
 
 use cookies::{CookieFlags, CookieRewrites};
 use directives::*;
-use headers::{HeadPlan, Hidden, Names, SetHeaders};
-use redirects::Redirects;
-use target::PASS;
+use headers::{HeadPlan, Hidden};
+pub use directives::{HttpVersion, NEXT_UPSTREAM, add_header, add_name, ignore_headers, ignored};
+pub use handler::handle_by;
+pub use headers::{Names, SetHeaders};
+pub use redirects::{Redirects, Rule};
+pub use target::{FixedPass, PASS, Pass, split_grpc_scheme};
 pub(in crate::http) use headers::{is_nominated, members};
-pub use target::Pass;
 
 pub use traps::{check, hidden_headers};
 pub use variables::VARIABLES;
+
+/// The settings that an exchange's call goes by.
+pub fn in_force<'s>(settings: &'s LocationSettings, exchange: &Exchange) -> &'s Settings {
+    let call = exchange.upstream.as_ref().and_then(|passed| passed.call.as_ref());
+    match call.map(|call| call.module) {
+        Some(PassModule::Grpc) => &settings.grpc.proxy,
+        Some(PassModule::Proxy) | None => &settings.proxy,
+    }
+}
 
 settings! {
     module proxy;
@@ -50,6 +65,8 @@ settings! {
         buffers_place: Option<(Span, IncludeId)> = None, inherit;
         /// Where `proxy_pass` stands.
         pass_place: Option<(Span, IncludeId)> = None, inherit;
+        /// Under which names the settings were given.
+        module: PassModule = PassModule::Proxy, inherit;
     }
     fields {
         /// The address that connections to upstreams come from.
@@ -222,10 +239,15 @@ settings! {
 
 impl Settings {
     /// Where `proxy_pass` stands, if requests may go on over TLS.
-    pub fn may_need_tls(&self) -> Option<(Span, IncludeId)> {
-        match self.pass.as_ref()? {
-            Pass::Fixed(fixed) if !fixed.secure => None,
-            Pass::Fixed(_) | Pass::Computed(_) => self.pass_place,
-        }
+    pub fn may_need_tls(&self) -> Option<NeedsTls> {
+        let place = match self.pass.as_ref()? {
+            Pass::Fixed(fixed) if !fixed.secure => return None,
+            Pass::Fixed(_) | Pass::Computed(_) => self.pass_place?,
+        };
+        let prefix = match self.module {
+            PassModule::Proxy => "proxy",
+            PassModule::Grpc => "grpc",
+        };
+        Some(NeedsTls { prefix, http2: self.http_version == HttpVersion::Http2, place })
     }
 }

@@ -12,11 +12,12 @@ use crate::base::level::Level;
 use crate::conf::values;
 use crate::http::context::Context;
 use crate::http::exchange::{Exchange, RequestBody};
-use crate::http::upstream_call::{Call, CallBody, Protocol};
+use crate::http::upstream_call::{Call, CallBody, FramedHead, PassModule, Protocol};
 use crate::message::{FieldName, Method, RequestFraming, Status, Version};
 use crate::proto::h1::{RequestWriteError, RequestWriter};
 
 use super::directives::{HttpVersion, Store};
+use super::framed::{self, HeadWriter};
 use super::handler::{leaves_body, refuse, streams_body, wants_early_hints};
 use super::headers::{is_nominated, is_usual_member, members};
 use super::target::{self, Pass};
@@ -29,9 +30,7 @@ const MOST_NOMINATED: usize = 32;
 ///
 /// # Errors
 /// What to answer instead; it was logged.
-pub fn prepare(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
-    let site = context.site;
-    let settings = &site.settings(exchange.location).proxy;
+pub fn prepare(settings: &Settings, exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
     let Some(pass) = &settings.pass else { return Err(Status::INTERNAL_SERVER_ERROR) };
     let mut uri = context.env.scratch();
     let result = prepare_for(exchange, context, settings, pass, &mut uri);
@@ -46,7 +45,7 @@ fn prepare_for(
     pass: &Pass,
     uri: &mut Vec<u8>,
 ) -> Result<(), Status> {
-    let destination = target::choose(exchange, context, pass, uri)?;
+    let destination = target::choose(exchange, context, pass, settings.module, uri)?;
     let (body, framing) = choose_body(exchange, context, settings);
     let local_address = settings.bind.as_ref().and_then(|bind| bind.address(exchange, context));
     let early_hints = wants_early_hints(exchange, context, settings);
@@ -57,6 +56,7 @@ fn prepare_for(
         }),
     };
     let store = store_path(exchange, context, settings);
+    let is_framed = settings.http_version == HttpVersion::Http2;
     let passed = exchange.upstream.get_or_insert_default();
     let head = passed.begin_call();
     passed.computed = destination.computed;
@@ -64,9 +64,11 @@ fn prepare_for(
     passed.call = Some(Call {
         target: destination.target,
         conduct: Arc::clone(&settings.conduct),
-        protocol: Protocol::Http1,
+        protocol: if is_framed { Protocol::Http2 } else { Protocol::Http1 },
         tls: None,
+        module: settings.module,
         head,
+        framed: None,
         body,
         is_head: false,
         asks_upgrade: false,
@@ -82,17 +84,27 @@ fn prepare_for(
         sticky: Vec::new(),
     });
     if let Some(host) = destination.secure_host {
-        let tls = context.site.settings(exchange.location).proxy_ssl.call(exchange, context, &host)?;
+        let site = context.site.settings(exchange.location);
+        let ssl = match settings.module {
+            PassModule::Proxy => &site.proxy_ssl,
+            PassModule::Grpc => &site.grpc_ssl.ssl,
+        };
+        let tls = ssl.call(exchange, context, &host, is_framed)?;
         if let Some(call) = exchange.upstream.as_mut().and_then(|passed| passed.call.as_mut()) {
             call.tls = Some(tls);
         }
     }
     let mut head = exchange.take_call_head();
-    let written = write_head(exchange, context, settings, uri, framing, &mut head);
+    let mut framed = is_framed.then(Box::<FramedHead>::default);
+    let written = match &mut framed {
+        None => write_head(exchange, context, settings, uri, framing, &mut head),
+        Some(framed) => frame_head(exchange, context, settings, uri, framing, framed),
+    };
     let Some(call) = exchange.upstream.as_mut().and_then(|passed| passed.call.as_mut()) else {
         return Err(Status::INTERNAL_SERVER_ERROR);
     };
     call.head = head;
+    call.framed = framed;
     let written = written?;
     call.is_head = written.method_is_head;
     call.idempotent = written.idempotent;
@@ -132,7 +144,9 @@ fn choose_body(
     }
     if streams_body(exchange, settings) {
         let framing = exchange.head.framing;
-        let chunked = framing == RequestFraming::Streamed;
+        // HTTP/2 marks the end by itself.
+        let chunked =
+            framing == RequestFraming::Streamed && settings.http_version != HttpVersion::Http2;
         return (CallBody::Streamed { chunked }, framing);
     }
     match &exchange.request_body {
@@ -185,6 +199,47 @@ fn write_head(
     })
 }
 
+/// The same for HTTP/2, which has no line for Connection, and one of its own for the host.
+fn frame_head(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    settings: &Settings,
+    uri: &[u8],
+    framing: RequestFraming,
+    head: &mut FramedHead,
+) -> Result<Written, Status> {
+    let nominates = check_nominated(exchange, context)?;
+    let mut value = context.env.scratch();
+    append_method(exchange, context, settings, &mut value);
+    let method = Method::of(&value);
+    head.secure = exchange.upstream.as_ref().is_some_and(|passed| {
+        passed.call.as_ref().is_some_and(|call| call.tls.is_some())
+    });
+    let written = framed::begin(head, &value, uri, framing).and_then(|()| {
+        write_set_lines(exchange, context, settings, head, &mut value)?;
+        if settings.pass_trailers && takes_trailers(exchange) {
+            head.put(b"te", b"trailers")?;
+        }
+        if settings.pass_request_headers {
+            write_client_lines(exchange, settings, nominates, head, &mut value)?;
+        }
+        Ok(())
+    });
+    context.env.give_back(value);
+    written.map_err(|error| refuse(exchange, context, &error))?;
+    Ok(Written {
+        method_is_head: method == Method::Head,
+        idempotent: method.is_idempotent(),
+        asks_upgrade: false,
+        keep_alive: true,
+    })
+}
+
+/// Whether the client has said that it understands trailers (RFC 9110 section 6.5.1).
+fn takes_trailers(exchange: &Exchange) -> bool {
+    members(exchange.head.fields.all(FieldName::Te)).any(|word| word.eq_ignore_ascii_case(b"trailers"))
+}
+
 /// Whether the client's Connection names fields of its own.
 ///
 /// # Errors
@@ -221,7 +276,7 @@ fn write_set_lines(
     exchange: &mut Exchange,
     context: &mut Context,
     settings: &Settings,
-    writer: &mut RequestWriter<'_>,
+    writer: &mut impl HeadWriter,
     value: &mut Vec<u8>,
 ) -> Outcome<()> {
     let plan = &settings.head_plan;
@@ -282,7 +337,7 @@ fn write_connection(
     }
     let says = |wanted: &[u8]| members(std::iter::once(&value[..])).any(|word| word.eq_ignore_ascii_case(wanted));
     let keep_alive = match settings.http_version {
-        HttpVersion::Http11 => !says(b"close"),
+        HttpVersion::Http11 | HttpVersion::Http2 => !says(b"close"),
         HttpVersion::Http10 => says(b"keep-alive"),
     };
     let asked = client_asks && has_upgrade && says(b"upgrade");
@@ -334,7 +389,7 @@ fn write_client_lines(
     exchange: &Exchange,
     settings: &Settings,
     nominates: bool,
-    writer: &mut RequestWriter<'_>,
+    writer: &mut impl HeadWriter,
     spare: &mut Vec<u8>,
 ) -> Outcome<()> {
     let dropped = &settings.head_plan.dropped;
@@ -346,7 +401,7 @@ fn write_client_lines(
         if nominates && is_nominated(fields, name) {
             continue;
         }
-        match writer.field(name, value) {
+        match writer.put(name, value) {
             // Names that are none pass the reader with `ignore_invalid_headers off`; they end here.
             Err(RequestWriteError::Name) => {}
             Err(RequestWriteError::Value) => {
@@ -361,13 +416,13 @@ fn write_client_lines(
 }
 
 /// Writes a line whose value may come from a request: line ends and NUL become spaces.
-fn put(writer: &mut RequestWriter<'_>, name: &[u8], value: &mut [u8]) -> Outcome<()> {
+fn put(writer: &mut impl HeadWriter, name: &[u8], value: &mut [u8]) -> Outcome<()> {
     if memchr::memchr3(b'\r', b'\n', 0, value).is_some() {
         for byte in value.iter_mut().filter(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             *byte = b' ';
         }
     }
-    writer.field(name, value)
+    writer.put(name, value)
 }
 
 /// The file that a successful response is kept in.

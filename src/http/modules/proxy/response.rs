@@ -16,9 +16,7 @@ use super::headers::{is_between_us, is_nominated, is_usual_member, members};
 use super::{Settings, cookies, redirects};
 
 /// Makes the upstream's head the response's, or does what it asks for instead.
-pub fn take(exchange: &mut Exchange, context: &mut Context) -> Flow {
-    let site = context.site;
-    let settings = &site.settings(exchange.location).proxy;
+pub fn take(settings: &Settings, exchange: &mut Exchange, context: &mut Context) -> Flow {
     let Some(passed) = &exchange.upstream else { return Flow::Status(Status::INTERNAL_SERVER_ERROR) };
     let status = passed.response.status;
     let accel = Accel::read(&passed.response.fields, settings.ignore_headers);

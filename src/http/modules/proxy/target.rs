@@ -13,7 +13,7 @@ use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::modules::passing::{PassUrl, computed_address, parse_address, set_handler};
 use crate::http::site::LocationKind;
-use crate::http::upstream_call::{PassId, Target};
+use crate::http::upstream_call::{PassId, PassModule, Target};
 use crate::message::Status;
 
 use super::handler;
@@ -135,6 +135,7 @@ pub fn choose(
     exchange: &mut Exchange,
     context: &mut Context,
     pass: &Pass,
+    module: PassModule,
     out: &mut Vec<u8>,
 ) -> Result<Destination, Status> {
     match pass {
@@ -144,7 +145,14 @@ pub fn choose(
             Ok(Destination { target: Target::Fixed(fixed.id), computed: None, secure_host })
         }
         Pass::Computed(template) => {
-            let (secure, url) = exchange.with_rendered(template, context, computed)?;
+            let (secure, url) =
+                exchange.with_rendered(template, context, |exchange, context, text| match module {
+                    PassModule::Proxy => computed(exchange, context, text),
+                    PassModule::Grpc => {
+                        let (secure, rest) = split_grpc_scheme(text);
+                        Ok((secure, computed_address(exchange, context, rest, 0, false)?))
+                    }
+                })?;
             match &*url.uri {
                 b"" => append_uri(exchange, b"", 0, out),
                 uri => append_safe(out, uri),
@@ -163,6 +171,19 @@ fn computed(exchange: &mut Exchange, context: &mut Context, text: &[u8]) -> Resu
     };
     let url = computed_address(exchange, context, rest, usual_port(secure), true)?;
     Ok((secure, url))
+}
+
+/// Whether it is `grpcs://`, and what follows the scheme, if there is one.
+pub fn split_grpc_scheme(url: &[u8]) -> (bool, &[u8]) {
+    let after = |scheme: &[u8]| {
+        let (text, rest) = url.split_at_checked(scheme.len())?;
+        text.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    match (after(b"grpc://"), after(b"grpcs://")) {
+        (Some(rest), _) => (false, rest),
+        (_, Some(rest)) => (true, rest),
+        _ => (false, url),
+    }
 }
 
 /// Appends the URI for an address with this URI part; the first `replaced` bytes of the request's give way to it.

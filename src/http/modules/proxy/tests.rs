@@ -531,7 +531,6 @@ fn mistakes_are_reported_in_nginx_s_words() {
         ("location / { proxy_pass http://a; proxy_pass http://b; }", "\"proxy_pass\" directive is duplicate"),
         ("location / { proxy_pass ftp://a; }", "invalid URL prefix"),
         ("proxy_http_version 3;", "invalid value \"3\""),
-        ("proxy_http_version 2;", "\"proxy_http_version 2\" is known to nginx but not built into thalweg yet"),
         (
             "location / { proxy_redirect default; proxy_pass http://a; }",
             "\"proxy_redirect default\" should be placed after the \"proxy_pass\" directive",

@@ -31,7 +31,7 @@ fn append_port(exchange: &mut Exchange, context: &mut Context, out: &mut Vec<u8>
 
 fn with_address(exchange: &Exchange, context: &Context, show: impl FnOnce(&[u8], &[u8])) -> bool {
     let Some(passed) = exchange.upstream.as_ref().filter(|passed| passed.call.is_some()) else { return false };
-    let settings = &context.site.settings(exchange.location).proxy;
+    let settings = super::in_force(context.site.settings(exchange.location), exchange);
     match (&passed.computed, &settings.pass) {
         (Some(url), _) => show(&url.shown_host, &url.shown_port),
         (None, Some(Pass::Fixed(fixed))) => show(&fixed.url.shown_host, &fixed.url.shown_port),

@@ -20,7 +20,7 @@ use crate::http::modules::passing::{
 };
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
-use crate::http::upstream_call::{Call, CallBody, Conduct, PassId, Protocol, Target, conditions};
+use crate::http::upstream_call::{Call, CallBody, Conduct, PassId, PassModule, Protocol, Target, conditions};
 use crate::message::{Method, Status};
 
 /// Where `tunnel_pass` may stand.
@@ -187,7 +187,9 @@ fn ask(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
         conduct: Arc::clone(&settings.conduct),
         protocol: Protocol::Raw,
         tls: None,
+        module: PassModule::default(),
         head,
+        framed: None,
         body: CallBody::None,
         is_head: false,
         asks_upgrade: false,
