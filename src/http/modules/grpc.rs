@@ -1,6 +1,6 @@
 //! `grpc_pass`: requests passed on to gRPC servers, over HTTP/2.
 //!
-//! What a request becomes and what is made of its response is [`proxy`](super::proxy)'s work: the directives here are its
+//! What a request becomes and what is made of its response is `proxy`'s work: the directives here are its
 //! settings under other names and with other defaults. Bodies go on as they come in both directions, and trailers pass.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `grpc_ssl_*`: TLS to the servers of `grpc_pass grpcs://...`; the settings of [`proxy_ssl`](super::proxy_ssl) under other
+//! `grpc_ssl_*`: TLS to the servers of `grpc_pass grpcs://...`; the settings of `proxy_ssl` under other
 //! names.
 
 use std::sync::Arc;
