@@ -4,7 +4,7 @@
 One worker each, pinned to one core; the load on another. Servers are measured in turn, round after round, and medians of
 the ratios are reported. Measuring works as in run.py.
 
-Needs nginx, wrk, h2load and openssl (Debian: apt-get install nginx wrk nghttp2-client openssl):
+Needs nginx, wrk, h2load and openssl (Debian: apt-get install nginx wrk nghttp2-client openssl h2o):
 
     cargo build --release && benches/peers/tls.py
 """
@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import resource
+import shutil
 import socket
 import ssl
 import statistics
@@ -50,6 +51,29 @@ http {{
     }}
 }}
 """
+H2O = """user: {user}
+num-threads: 1
+max-connections: {files}
+http1-request-timeout: 3600
+http2-idle-timeout: 3600
+pid-file: {root}/server.pid
+error-log: {root}/error.log
+file.index: [index.html]
+hosts:
+  default:
+    listen:
+      host: 127.0.0.1
+      port: {port}
+      ssl:
+        certificate-file: {folder}/cert.pem
+        key-file: {folder}/key.pem
+    paths:
+      /:
+        file.dir: {html}
+"""
+IDLE = "idle"
+# The most memory of an idle connection, as a ratio of nginx's.
+IDLE_GOAL = 0.5
 # Name, title, the most CPU that Thalweg may take as a ratio of nginx's.
 SCENARIOS = [
     ("tls1k", "TLS keep-alive, 1 KiB, 64 connections", 0.75),
@@ -71,9 +95,13 @@ def start(name, options, folder):
         extra = " ".join(f"{one}_temp_path {root}/{one};" for one in parts)
     text = CONF.format(root=root, port=port, files=files, extra=extra, folder=folder, html=folder / "html",
                        http2=" http2", user="user root;" if os.geteuid() == 0 else "")
-    (root / "conf").write_text(text)
-    binary = {"thalweg": options.binary, "nginx": options.nginx}[name]
+    binary = {"thalweg": options.binary, "nginx": options.nginx, "h2o": options.h2o}[name]
     arguments = ["-p", f"{root}/", "-c", f"{root}/conf", "-e", f"{root}/error.log"]
+    if name == "h2o":
+        user = "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
+        text = H2O.format(root=root, port=port, files=files, folder=folder, html=folder / "html", user=user)
+        arguments = ["-c", f"{root}/conf"]
+    (root / "conf").write_text(text)
     return Proxy(name, ["taskset", "-c", options.server_core, binary, *arguments], root, port)
 
 
@@ -111,6 +139,32 @@ def load_handshakes(server, resumed, options):
     return count
 
 
+def idle_memory(server, options):
+    """Bytes of a server's private memory for each TLS connection that had one request and waits for the next."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    held = []
+
+    def open_some(count):
+        for _ in range(count):
+            raw = socket.create_connection(("127.0.0.1", server.port), 10)
+            one = context.wrap_socket(raw)
+            one.sendall(b"GET /1k.bin HTTP/1.1\r\nHost: a\r\n\r\n")
+            received = b""
+            while b"\r\n\r\n" not in received or len(received.partition(b"\r\n\r\n")[2]) < 1024:
+                received += one.recv(65536)
+            held.append(one)
+        time.sleep(0.5)
+        return server.memory_bytes()
+
+    # What the first connections cost once is not theirs.
+    before = open_some(100)
+    after = open_some(options.idle_connections)
+    for one in held:
+        one.close()
+    return (after - before) / options.idle_connections
+
+
 def measure(server, scenario, options):
     before = server.cpu_nanoseconds()
     count = {
@@ -130,6 +184,8 @@ def main():
     target = Path(os.environ.get("CARGO_TARGET_DIR", here / "target"))
     parser.add_argument("--binary", default=str(target / "release" / "thalweg"))
     parser.add_argument("--nginx", default="/usr/sbin/nginx")
+    parser.add_argument("--h2o", default=shutil.which("h2o"), help="compared with where it is there")
+    parser.add_argument("--idle-connections", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--server-core", default="0")
@@ -146,16 +202,23 @@ def main():
         subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
                         "-keyout", folder / "key.pem", "-out", folder / "cert.pem", "-days", "30", "-subj", "/CN=a"],
                        check=True, capture_output=True)
-        servers = [start(one, options, folder) for one in ("thalweg", "nginx")]
-        print("| scenario | Thalweg µs | nginx µs | ratio | goal |\n|---|---|---|---|---|")
+        names = ["thalweg", "nginx"] + (["h2o"] if options.h2o else [])
+        servers = [start(one, options, folder) for one in names]
+        print("| scenario | Thalweg µs | nginx µs | ratio | goal | h2o µs |\n|---|---:|---:|---:|---:|---:|")
         try:
             for scenario, title, goal in SCENARIOS:
                 if options.only and scenario not in options.only:
                     continue
                 rounds = [[measure(one, scenario, options) for one in servers] for _ in range(options.rounds)]
-                ratio = statistics.median(a / b for a, b in rounds)
-                own, other = (statistics.median(column) for column in zip(*rounds))
-                print(f"| {title} | {own:.1f} | {other:.1f} | {ratio:.2f} | {goal:.2f} |", flush=True)
+                ratio = statistics.median(one[0] / one[1] for one in rounds)
+                own, other, *more = (statistics.median(column) for column in zip(*rounds))
+                third = f"{more[0]:.1f}" if more else ""
+                print(f"| {title} | {own:.1f} | {other:.1f} | {ratio:.2f} | {goal:.2f} | {third} |", flush=True)
+            if not options.only or IDLE in options.only:
+                own, other, *more = (idle_memory(one, options) for one in servers)
+                third = f"{more[0]:.0f}" if more else ""
+                print(f"| memory of an idle TLS connection, in bytes | {own:.0f} | {other:.0f} | {own / other:.2f} | "
+                      f"{IDLE_GOAL:.2f} | {third} |", flush=True)
         finally:
             for one in servers:
                 one.stop()

@@ -90,9 +90,11 @@ pub fn run(exchange: &mut Exchange, context: &mut Context, mut answer: Option<An
             Stage::Access => access::handle(exchange, context, answer.take()),
             Stage::TryFiles => try_files::handle(exchange, context, answer.take()),
             Stage::Mirror => modules::mirror::handle(exchange, context, answer.take()),
-            Stage::Content(number) => content(exchange, context, number, answer.take()),
+            Stage::Content(_) => content(exchange, context, answer.take()),
         };
-        if let Some(step) = follow(exchange, context, flow) {
+        if matches!(flow, Flow::Next) {
+            advance(exchange);
+        } else if let Some(step) = follow(exchange, context, flow) {
             return step;
         }
     }
@@ -287,8 +289,8 @@ fn pre_access(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
     modules::limit_conn::handle(exchange, context)
 }
 
-/// Runs the location's own handler, else the content handler with this number.
-fn content(exchange: &mut Exchange, context: &mut Context, number: u8, answer: Option<Answer>) -> Flow {
+/// Runs the location's own handler, else the content handlers from where it stands until one has something to say.
+fn content(exchange: &mut Exchange, context: &mut Context, mut answer: Option<Answer>) -> Flow {
     if let Some(handler) = exchange.scope(context).settings.core.handler {
         let is_answered = matches!(answer, Some(Answer::Upstream(Ok(()))));
         let flow = handler(exchange, context, answer);
@@ -302,12 +304,17 @@ fn content(exchange: &mut Exchange, context: &mut Context, number: u8, answer: O
             flow => flow,
         };
     }
-    match CONTENT.get(usize::from(number)) {
-        Some(handler) => handler(exchange, context, answer),
-        None if exchange.uri.ends_with(b"/") => {
-            exchange.log_forbidden_directory(context);
-            Flow::Status(Status::FORBIDDEN)
+    while let Stage::Content(number) = exchange.stage
+        && let Some(handler) = CONTENT.get(usize::from(number))
+    {
+        match handler(exchange, context, answer.take()) {
+            Flow::Next => advance(exchange),
+            flow => return flow,
         }
-        None => Flow::Status(Status::NOT_FOUND),
     }
+    if exchange.uri.ends_with(b"/") {
+        exchange.log_forbidden_directory(context);
+        return Flow::Status(Status::FORBIDDEN);
+    }
+    Flow::Status(Status::NOT_FOUND)
 }

@@ -113,6 +113,64 @@ const BY_LENGTH: [FieldName; FieldName::COUNT] = {
     sorted
 };
 
+const LOWER_CASE: [[u8; LONGEST]; FieldName::COUNT] = {
+    let mut texts = [[0; LONGEST]; FieldName::COUNT];
+    let mut i = 0;
+    while i < FieldName::COUNT {
+        let name = FieldName::TEXTS[i].as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            texts[i][at] = name[at].to_ascii_lowercase();
+            at += 1;
+        }
+        i += 1;
+    }
+    texts
+};
+
+/// The names as `lower_case_words` gives them: every line of every head is compared with two or three of them.
+const WORDS: [[u64; 3]; FieldName::COUNT] = {
+    let mut words = [[0; 3]; FieldName::COUNT];
+    let mut i = 0;
+    while i < FieldName::COUNT {
+        words[i] = lower_case_words(FieldName::TEXTS[i].as_bytes());
+        i += 1;
+    }
+    words
+};
+
+/// A name of at most 24 bytes in lower case, as three words with zeros behind it. Names of the same length are the same,
+/// but for case, where these are.
+const fn lower_case_words(name: &[u8]) -> [u64; 3] {
+    let mut words = [0; 3];
+    let mut rest = name;
+    let mut at = 0;
+    while let Some((chunk, behind)) = rest.split_first_chunk::<8>() {
+        words[at] = lower_case_word(u64::from_le_bytes(*chunk));
+        rest = behind;
+        at += 1;
+    }
+    let mut last = 0;
+    while let Some((byte, before)) = rest.split_last() {
+        last = last << 8 | *byte as u64;
+        rest = before;
+    }
+    if at < words.len() {
+        words[at] = lower_case_word(last);
+    }
+    words
+}
+
+/// Eight bytes at once: the high bit of a byte is free for its own carry, as letters have none.
+const fn lower_case_word(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let low_bits = word & (0x7f * ONES);
+    let from_a = low_bits + (0x80 - b'A' as u64) * ONES;
+    let beyond_z = low_bits + (0x7f - b'Z' as u64) * ONES;
+    let is_upper = (from_a ^ beyond_z) & !word & (0x80 * ONES);
+    word | is_upper >> 2
+}
+
 impl FieldName {
     /// The known name that `name` is (ASCII case ignored), or `Other`.
     pub fn of(name: &[u8]) -> FieldName {
@@ -120,11 +178,16 @@ impl FieldName {
             return FieldName::Other;
         }
         let candidates = &BY_LENGTH[STARTS[name.len()] as usize..STARTS[name.len() + 1] as usize];
-        candidates
-            .iter()
-            .copied()
-            .find(|id| id.as_str().as_bytes().eq_ignore_ascii_case(name))
-            .unwrap_or(FieldName::Other)
+        let words = lower_case_words(name);
+        candidates.iter().copied().find(|id| WORDS[*id as usize] == words).unwrap_or(FieldName::Other)
+    }
+
+    /// The name in lower case, as HTTP/2 writes it; empty for `Other`.
+    pub fn lower_case(self) -> &'static [u8] {
+        match LOWER_CASE.get(self as usize) {
+            Some(text) => &text[..self.as_str().len()],
+            None => b"",
+        }
     }
 
     /// The name in its usual case; empty for `Other`.
@@ -142,9 +205,27 @@ mod tests {
         for id in FieldName::ALL {
             assert_eq!(FieldName::of(id.as_str().as_bytes()), id);
             assert_eq!(FieldName::of(id.as_str().to_ascii_lowercase().as_bytes()), id);
+            assert_eq!(id.lower_case(), id.as_str().to_ascii_lowercase().as_bytes());
         }
         assert_eq!(FieldName::of(b""), FieldName::Other);
         assert_eq!(FieldName::of(b"X-Forwarded-Foo"), FieldName::Other);
         assert_eq!(FieldName::of(&[b'a'; 300]), FieldName::Other);
+        assert_eq!(FieldName::of(b"\xc8ost"), FieldName::Other, "no letter");
+        assert_eq!(FieldName::of(b"dat\0"), FieldName::Other);
+        assert_eq!(FieldName::of(b"content\rtype"), FieldName::Other);
+    }
+
+    #[test]
+    fn words_differ_where_lower_case_differs() {
+        for byte in 0..=255 {
+            for at in 0..9 {
+                let mut name = *b"xxxxxxxxx";
+                name[at] = byte;
+                let lower = lower_case_words(&name.to_ascii_lowercase());
+                assert_eq!(lower_case_words(&name), lower);
+                let text: Vec<u8> = lower.iter().flat_map(|word| word.to_le_bytes()).take(9).collect();
+                assert_eq!(text, name.to_ascii_lowercase());
+            }
+        }
     }
 }

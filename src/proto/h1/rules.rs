@@ -104,9 +104,11 @@ fn find_host(head: &mut RequestHead) -> Result<(), RequestError> {
         None => None,
         Some(value) => Some(validate_host(value).ok_or_else(|| bad("client sent invalid host header"))?),
     };
-    let (base, host) = if head.authority.is_empty() {
+    // HTTP/2's `:authority` is the Host field too, unless there is another one.
+    let span = head.field_span(FieldName::Host);
+    let (base, host) = if head.authority.is_empty() || head.authority == span {
         let Some(host) = field else { return Ok(()) };
-        (head.field_span(FieldName::Host).start, host)
+        (span.start, host)
     } else {
         let host = validate_host(head.text(head.authority)).ok_or_else(|| {
             RequestError::line(Status::BAD_REQUEST, "client sent invalid host in request line")

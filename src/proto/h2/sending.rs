@@ -210,14 +210,22 @@ pub(super) fn encode_line(
     value: &[u8],
     out: &mut Vec<u8>,
 ) {
-    if field_rules::is_of_connection(id) || !field_rules::is_name(name) {
+    if encoder.again(id, value, out) {
+        return;
+    }
+    if field_rules::is_of_connection(id) {
         return;
     }
     if id == FieldName::Te && !value.eq_ignore_ascii_case(b"trailers") {
         return;
     }
     let mut scratch = Vec::new();
-    encoder.field(name, field_rules::clean(value, &mut scratch), indexing(id), out);
+    let value = field_rules::clean(value, &mut scratch);
+    if id != FieldName::Other {
+        encoder.known(id, value, indexing(id), out);
+    } else if field_rules::is_name(name) {
+        encoder.field(name, value, indexing(id), out);
+    }
 }
 
 /// What is a secret goes into no table.

@@ -7,6 +7,8 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
+
 use crate::http::site::LocationId;
 use crate::http::upstream_call::Call;
 use crate::upstream::{Group, Peer};
@@ -39,14 +41,14 @@ pub(super) fn place_of(group: &Group, location: LocationId) -> Place {
 /// All idle connections of a worker.
 pub struct IdleConnections {
     /// By [`Group::key`], so that they outlive reloads, and by location where connections are for one alone.
-    pools: HashMap<Place, Pool>,
+    pools: HashMap<Place, Pool, FixedState>,
     /// No connection is idle too long before that, in monotonic milliseconds.
     next_ms: u64,
 }
 
 impl Default for IdleConnections {
     fn default() -> IdleConnections {
-        IdleConnections { pools: HashMap::new(), next_ms: u64::MAX }
+        IdleConnections { pools: HashMap::default(), next_ms: u64::MAX }
     }
 }
 

@@ -29,12 +29,14 @@ pub struct DynamicTable {
     text: Vec<u8>,
     size: usize,
     max_size: usize,
+    /// Entries that were ever added; the newest has this number.
+    newest: u32,
 }
 
 impl DynamicTable {
     /// An empty table of at most `max_size` bytes, counted as RFC 7541 section 4.1 does. It holds no memory yet.
     pub fn new(max_size: usize) -> DynamicTable {
-        DynamicTable { entries: VecDeque::new(), text: Vec::new(), size: 0, max_size }
+        DynamicTable { entries: VecDeque::new(), text: Vec::new(), size: 0, max_size, newest: 0 }
     }
 
     /// The bound, in bytes.
@@ -95,6 +97,7 @@ impl DynamicTable {
         self.text.extend_from_slice(value);
         self.entries.push_back(Entry { start, name: name.len() as u32, value: value.len() as u32, hash });
         self.size += size;
+        self.newest = self.newest.wrapping_add(1);
     }
 
     /// Moves the text in use to the front.
@@ -116,6 +119,17 @@ impl DynamicTable {
         let name_end = entry.start as usize + entry.name as usize;
         let value_end = name_end + entry.value as usize;
         (&self.text[entry.start as usize..name_end], &self.text[name_end..value_end])
+    }
+
+    /// The number of the entry with this age, which it keeps for as long as it is there.
+    pub fn number_of(&self, age: usize) -> u32 {
+        self.newest.wrapping_sub(age as u32)
+    }
+
+    /// Age of the entry with this number, if it is still there and is this very field.
+    pub fn age_of(&self, number: u32, name: &[u8], value: &[u8]) -> Option<usize> {
+        let age = self.newest.wrapping_sub(number) as usize;
+        (self.get(age)? == (name, value)).then_some(age)
     }
 
     /// Age of the newest entry that is this very field and was inserted with this hash.
@@ -143,6 +157,11 @@ mod tests {
         assert_eq!(table.get(3), None);
         assert_eq!(table.find(b"c", b"3", u32::from(b'c')), Some(1));
         assert_eq!(table.find(b"a", b"1", u32::from(b'a')), None);
+        let number = table.number_of(1);
+        assert_eq!(table.age_of(number, b"c", b"3"), Some(1));
+        assert_eq!(table.age_of(number, b"c", b"4"), None);
+        assert_eq!(table.age_of(number.wrapping_sub(2), b"a", b"1"), None, "it is gone");
+        assert_eq!(table.age_of(number.wrapping_add(2), b"e", b"5"), None, "it is not there yet");
         table.set_max_size(68);
         assert_eq!((table.len(), table.get(1)), (2, Some((&b"c"[..], &b"3"[..]))));
         table.insert(&[b'x'; 40], b"", 0);

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 
+use crate::message::FieldName;
 use crate::proto::h2::huffman;
 
 use super::static_table::{self, STATIC_TABLE, StaticMatch};
@@ -29,8 +30,12 @@ pub struct Encoder {
     table: DynamicTable,
     /// Least table size that was set since the last block, and whether the peer has to be told (RFC 7541 section 4.2).
     announce: Option<usize>,
-    /// Hashes of fields that came once.
+    /// Hashes of the latest fields that came once, and which of them goes next.
     seen: [u32; REMEMBERED],
+    oldest_seen: u8,
+    /// For each name that is known the number of its latest entry in the table: most fields of a response are those of
+    /// the response before it.
+    latest: [u32; FieldName::COUNT],
     /// A name in lower case.
     name: Vec<u8>,
 }
@@ -41,6 +46,8 @@ impl Default for Encoder {
             table: DynamicTable::new(TABLE_SIZE),
             announce: None,
             seen: [0; REMEMBERED],
+            oldest_seen: 0,
+            latest: [0; FieldName::COUNT],
             name: Vec::new(),
         }
     }
@@ -95,6 +102,25 @@ impl Encoder {
         out.push(0x80 | index);
     }
 
+    /// Appends a field by its place in the table, if the latest one with this name had the same value and went there.
+    /// Whatever went there may be sent.
+    #[inline]
+    pub fn again(&mut self, id: FieldName, value: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(&number) = self.latest.get(id as usize) else { return false };
+        let Some(age) = self.table.age_of(number, id.lower_case(), value) else { return false };
+        integer(STATIC_TABLE.len() + 1 + age, 0x80, 7, out);
+        true
+    }
+
+    /// Appends a field whose name is known.
+    pub fn known(&mut self, id: FieldName, value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
+        if let Some(age) = self.lower_case_field(id.lower_case(), value, indexing, out)
+            && let Some(latest) = self.latest.get_mut(id as usize)
+        {
+            *latest = self.table.number_of(age);
+        }
+    }
+
     /// Appends a field. The name is written in lower case; the value as it is.
     pub fn field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
         let mut lower = std::mem::take(&mut self.name);
@@ -104,33 +130,51 @@ impl Encoder {
         self.name = lower;
     }
 
-    /// Appends a field whose name is in lower case.
-    pub fn lower_case_field(&mut self, name: &[u8], value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
+    /// Appends a field whose name is in lower case. Returns its age in the dynamic table, if it is there now.
+    pub fn lower_case_field(
+        &mut self,
+        name: &[u8],
+        value: &[u8],
+        indexing: Indexing,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
         let name_index = match static_table::find(name, value) {
-            StaticMatch::Whole(index) => return out.push(0x80 | index),
+            StaticMatch::Whole(index) => {
+                out.push(0x80 | index);
+                return None;
+            }
             StaticMatch::Name(index) => usize::from(index),
             StaticMatch::None => 0,
         };
         if indexing == Indexing::Never {
-            return literal(name_index, name, value, (0x10, 4), out);
+            literal(name_index, name, value, (0x10, 4), out);
+            return None;
         }
         let hash = hash(name, value);
         if let Some(age) = self.table.find(name, value, hash) {
-            return integer(STATIC_TABLE.len() + 1 + age, 0x80, 7, out);
+            integer(STATIC_TABLE.len() + 1 + age, 0x80, 7, out);
+            return Some(age);
         }
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
         // One large field must not drive out everything else.
         if self.came_before(hash) && size <= self.table.max_size() / 4 {
             self.table.insert(name, value, hash);
             literal(name_index, name, value, (0x40, 6), out);
+            Some(0)
         } else {
             literal(name_index, name, value, (0x00, 4), out);
+            None
         }
     }
 
     /// Whether a field with this hash came before, as far as that is remembered; from now on it is.
     fn came_before(&mut self, hash: u32) -> bool {
-        std::mem::replace(&mut self.seen[hash as usize % REMEMBERED], hash) == hash
+        if self.seen.contains(&hash) {
+            return true;
+        }
+        self.seen[self.oldest_seen as usize % REMEMBERED] = hash;
+        self.oldest_seen = self.oldest_seen.wrapping_add(1);
+        false
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use slab::Slab;
 
 use crate::http::site::LocationId;
@@ -30,7 +31,7 @@ const NEVER_MS: u64 = 1 << 40;
 pub struct Multiplexed {
     muxes: Slab<SharedMux>,
     /// By group, and by location where connections are for one alone.
-    places: HashMap<Place, Vec<usize>>,
+    places: HashMap<Place, Vec<usize>, FixedState>,
     /// Those with something to send or to read.
     pub(super) turns: Vec<SharedMux>,
     /// No connection has anything due before that, in monotonic milliseconds.
@@ -39,7 +40,7 @@ pub struct Multiplexed {
 
 impl Default for Multiplexed {
     fn default() -> Multiplexed {
-        let (muxes, places, turns) = (Slab::new(), HashMap::new(), Vec::new());
+        let (muxes, places, turns) = (Slab::new(), HashMap::default(), Vec::new());
         Multiplexed { muxes, places, turns, next_ms: u64::MAX }
     }
 }
