@@ -13,6 +13,8 @@ Needs nginx and wrk (Debian: apt-get install nginx wrk) and no root. Examples:
 """
 
 import argparse
+import gzip
+import http.client
 import json
 import os
 import platform
@@ -50,6 +52,7 @@ SCENARIOS = [
     Scenario("close", "one connection per request", 0.85, "/1k.bin", headers=("Connection: close",)),
     Scenario("pipelined", "16 requests pipelined", 0.60, "/1k.bin", script="pipeline.lua"),
     Scenario("16k", "16 KiB file", 0.90, "/16k.bin"),
+    Scenario("gzip-16k", "16 KiB of text, compressed by gzip", 0.35, "/text/16k.txt", headers=("Accept-Encoding: gzip",)),
     Scenario("100k", "100 KiB file", 0.60, "/100k.bin"),
     Scenario("10m", "10 MiB file", 0.60, "/10m.bin", connections=16),
 ]
@@ -69,7 +72,7 @@ events {{
     worker_connections {files};
 }}
 http {{
-    types {{ text/html html; }}
+    types {{ text/html html; text/plain txt; }}
     default_type application/octet-stream;
     access_log off;
     sendfile on;
@@ -88,6 +91,10 @@ http {{
         root {html};
         location /quiet/ {{
             log_not_found off;
+        }}
+        location /text/ {{
+            gzip on;
+            gzip_types text/plain;
         }}
     }}
 }}
@@ -195,11 +202,30 @@ def make_site(html):
     block = bytes((i * 131 + (i >> 8) * 17) & 255 for i in range(65536))
     for name, size in (("1k.bin", 1 << 10), ("16k.bin", 16 << 10), ("100k.bin", 100 << 10), ("10m.bin", 10 << 20)):
         (html / name).write_bytes((block * (size // len(block) + 1))[:size])
+    text = html / "text"
+    text.mkdir()
+    (text / "16k.txt").write_text(prose(16 << 10))
     many = html / "many"
     many.mkdir()
     for number in range(MANY_FILES):
         (many / f"{number}.bin").write_bytes(block[number % 1024:][:1024])
     (html / "index.html").write_text("<!doctype html><title>bench</title>")
+
+
+def prose(length):
+    """Text that compresses about as well as a page does (to a third at level 1), the same in each run."""
+    state, words = 1, []
+    parts = "ri ver flow ing li ne stone wa ter bank mill weir deep est cur rent of the and in".split()
+
+    def draw(count):
+        nonlocal state
+        state = (state * 6364136223846793005 + 1442695040888963407) % (1 << 64)
+        return (state >> 33) % count
+
+    vocabulary = ["".join(parts[draw(len(parts))] for _ in range(1 + draw(3))) for _ in range(600)]
+    while sum(map(len, words)) < length:
+        words.append(vocabulary[min(draw(600), draw(600))])
+    return " ".join(words)[:length]
 
 
 def load(server, scenario, core, seconds):
@@ -255,6 +281,12 @@ def check(server, scenario):
         sys.exit(f"{server.name}: {path} is answered with {head[:80]!r}")
     if wanted == b"200" and body != (server.root.parent / "html" / path.lstrip("/")).read_bytes():
         sys.exit(f"{server.name}: {path} has the wrong content ({len(body)} bytes)")
+    if scenario.headers and scenario.headers[0] == "Accept-Encoding: gzip":
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        client.request("GET", path, headers={"Accept-Encoding": "gzip"})
+        if gzip.decompress(client.getresponse().read()) != body:
+            sys.exit(f"{server.name}: {path} compressed has the wrong content")
+        client.close()
 
 
 def idle_memory(server, count):
