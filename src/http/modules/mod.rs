@@ -19,6 +19,7 @@ pub mod connection_variables;
 pub mod core_variables;
 pub mod passing;
 pub mod ranges;
+pub mod table_laws;
 pub mod upstream_variables;
 #[cfg(test)]
 mod variable_tests;

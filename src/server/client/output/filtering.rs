@@ -42,7 +42,7 @@ pub struct Filtering {
     out: Vec<u8>,
     sent: usize,
     /// The chain has no more to say.
-    is_done: bool,
+    pub(super) is_done: bool,
     compresses: bool,
     taken_bytes: u64,
     made_bytes: u64,

@@ -62,10 +62,10 @@ impl Client {
     ) -> Result<Taken, FilterFailure> {
         let room = GATHER_BYTES.saturating_sub(filtering.gathered());
         let Some(slices) = &mut filtering.slices else { return take_some(filtering, active, work, key, res) };
+        if room == 0 || filtering.is_done {
+            return Ok(Taken::Stopped);
+        }
         if slices.plan.left() == 0 {
-            if room == 0 {
-                return Ok(Taken::Stopped);
-            }
             filtering.feed(&mut &[][..], Signal::Last, room)?;
             return Ok(Taken::Some);
         }
@@ -93,9 +93,6 @@ fn take_from_pipe(
     room: usize,
     res: &mut Resources,
 ) -> Result<Taken, FilterFailure> {
-    if room == 0 {
-        return Ok(Taken::Stopped);
-    }
     let mut pipe = pipe.borrow_mut();
     let is_slice = pipe.status == Some(Status::PARTIAL_CONTENT);
     if !is_slice && (pipe.status.is_some() || pipe.is_over()) {
