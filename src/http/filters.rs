@@ -18,7 +18,8 @@ use crate::message::{FieldName, Status};
 use super::context::Context;
 use super::exchange::Exchange;
 use super::modules::{
-    addition, charset, compress, conditional, cors, gunzip, headers, ranges, slice, spa, ssi, sub_filter, userid,
+    addition, charset, compress, conditional, cors, gunzip, headers, ranges, slice, spa, ssi, sub_filter,
+    userid,
 };
 
 /// Runs them all; a status replaces the response (412, 416).

@@ -163,7 +163,17 @@ mod tests {
 
     #[test]
     fn mistakes_of_an_included_file_are_told_there() {
-        for list in ["10.0.0.0/8", "x y;", "}", "10.0.0.0/8 {", "include half;", "include list;", "include none;", "\"", "a b c;"] {
+        for list in [
+            "10.0.0.0/8",
+            "x y;",
+            "}",
+            "10.0.0.0/8 {",
+            "include half;",
+            "include list;",
+            "include none;",
+            "\"",
+            "a b c;",
+        ] {
             law_geo(&[], list.as_bytes());
             law_map(&[b"x"], list.as_bytes());
         }

@@ -200,7 +200,12 @@ impl Filtering {
         Ok(())
     }
 
-    pub(super) fn feed(&mut self, input: &mut &[u8], signal: Signal, room: usize) -> Result<Progress, FilterFailure> {
+    pub(super) fn feed(
+        &mut self,
+        input: &mut &[u8],
+        signal: Signal,
+        room: usize,
+    ) -> Result<Progress, FilterFailure> {
         let (before, length) = (input.len(), self.out.len());
         if let Some(weave) = &mut self.weave {
             let progress = self.chain.filter(input, signal, &mut weave.own, room)?;
