@@ -10,6 +10,7 @@ use crate::conf;
 use crate::http::modules::dav;
 use crate::http::modules::mp4;
 use crate::http::modules::ssi;
+use crate::http::modules::table_laws;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
 use crate::message::{RequestFraming, Version};
@@ -30,6 +31,7 @@ pub const LAWS: &[Law] = &[
     ("dns_answer", dns_answer),
     ("entity_tags", entity_tags),
     ("escapes", escapes),
+    ("geo_file", geo_file),
     ("h1_connection", h1_connection),
     ("h1_request", h1_request),
     ("h1_response", h1_response),
@@ -39,6 +41,7 @@ pub const LAWS: &[Law] = &[
     ("host", host),
     ("hpack", hpack),
     ("location_tree", location_tree),
+    ("map_file", map_file),
     ("memcached", memcached),
     ("mp4_atoms", mp4_atoms),
     ("prefix_tree", prefix_tree),
@@ -58,6 +61,8 @@ pub const LAWS: &[Law] = &[
 
 /// Longest list of lines that is made of an input: the models look at every line for every look-up.
 const MOST_LINES: usize = 200;
+/// Most texts that are looked up in a table.
+const MOST_TEXTS: usize = 8;
 
 /// Where to cut an input of this length, beside whole and byte by byte. It changes with the length, so that mutation
 /// tries all of them.
@@ -266,6 +271,24 @@ pub fn configuration_text(data: &[u8]) {
 /// A whole configuration, as the builder sees it.
 pub fn site(data: &[u8]) {
     build::laws::fuzz_build(data);
+}
+
+/// Addresses to look up on the first line, separated by blanks, then a file that a `geo` includes.
+pub fn geo_file(data: &[u8]) {
+    let (texts, list) = texts_and_list(data);
+    table_laws::law_geo(&texts, list);
+}
+
+/// Texts to look up on the first line, separated by blanks, then a file that a `map` includes.
+pub fn map_file(data: &[u8]) {
+    let (texts, list) = texts_and_list(data);
+    table_laws::law_map(&texts, list);
+}
+
+fn texts_and_list(data: &[u8]) -> (Vec<&[u8]>, &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    let texts = data[..end].split(|&byte| byte == b' ').take(MOST_TEXTS).collect();
+    (texts, data.get(end + 1..).unwrap_or_default())
 }
 
 /// A page with SSI commands.

@@ -106,6 +106,12 @@ const TOKENS: &[&[u8]] = &[
     b"location /",
     b"server {",
     b"include half;",
+    b"10.0.0.0/8 ten;\n",
+    b"10.0.0.0-10.0.0.9 r;\n",
+    b"ranges;\n",
+    b"delete ",
+    b"hostnames;\n",
+    b"default ",
 ];
 
 fn corpus_folder() -> PathBuf {

@@ -144,8 +144,8 @@ mod tests {
     #[test]
     fn a_directive_that_only_nginx_has_is_named_as_such() {
         assert_eq!(
-            said("slice", Context::LOCATION).message,
-            "directive \"slice\" is known to nginx (module ngx_http_slice_filter_module) but not built into thalweg yet"
+            said("xslt_types", Context::LOCATION).message,
+            "directive \"xslt_types\" is known to nginx (module ngx_http_xslt_filter_module) but not built into thalweg yet"
         );
     }
 }

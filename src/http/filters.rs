@@ -1,23 +1,25 @@
 //! Header filters, in order. Each sees the response head as the ones before it left it.
 //!
-//! 1. `conditional`: If-Modified-Since, If-None-Match and their like, before anything that a 304 must not pay for; it
+//! 1. `slice`: makes a slice that came from an upstream the whole that all others go by.
+//! 2. `conditional`: If-Modified-Since, If-None-Match and their like, before anything that a 304 must not pay for; it
 //!    needs Last-Modified and ETag as the handler set them.
-//! 2. `headers`: `add_header` and `expires`, which go by the status that the client will see (304 included).
-//! 3. `userid`: its cookie, for errors too.
-//! 4. `cors`: its fields take the place of those that a handler or `add_header` may have set.
-//! 5. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
-//! 6. What rewrites the body, in the order in which the body passes it: `gunzip` first, because the others read text;
+//! 3. `headers`: `add_header` and `expires`, which go by the status that the client will see (304 included).
+//! 4. `userid`: its cookie, for errors too.
+//! 5. `cors`: its fields take the place of those that a handler or `add_header` may have set.
+//! 6. `spa`: `Cache-Control`, where `expires` and `add_header` have not set it.
+//! 7. What rewrites the body, in the order in which the body passes it: `gunzip` first, because the others read text;
 //!    `sub_filter`, whose strings are in the set that the response came in; `charset`; `ssi`, whose
 //!    pages include others that went as far by themselves; compression last.
-//! 7. `ranges`: cuts the body last, because ranges count bytes of what is sent.
-//! 8. `headers` again: `add_trailer` gives the length up, whatever it has become.
+//! 8. `ranges`: cuts the body last, because ranges count bytes of what is sent.
+//! 9. `headers` again: `add_trailer` gives the length up, whatever it has become.
 
 use crate::message::{FieldName, Status};
 
 use super::context::Context;
 use super::exchange::Exchange;
 use super::modules::{
-    addition, charset, compress, conditional, cors, gunzip, headers, ranges, spa, ssi, sub_filter, userid,
+    addition, charset, compress, conditional, cors, gunzip, headers, ranges, slice, spa, ssi, sub_filter,
+    userid,
 };
 
 /// Runs them all; a status replaces the response (412, 416).
@@ -29,7 +31,14 @@ pub fn run_header_filters(exchange: &mut Exchange, context: &mut Context) -> Opt
     set_server(exchange, context);
     exchange.body_filters.clear();
     exchange.weaving = None;
+    if let Some(status) = slice::filter(exchange, context) {
+        return Some(status);
+    }
     let content_type = exchange.response.content_type;
+    if exchange.is_subrequest() && exchange.notes.slice.is_some() {
+        // What its bytes go through is decided for all of the body that it is a slice of.
+        return None;
+    }
     if exchange.is_subrequest() {
         rewrite_body(exchange, context);
         return None;

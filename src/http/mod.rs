@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod file;
 pub mod filters;
 pub mod flow;
+pub mod laws;
 pub mod location_tree;
 pub mod matching;
 pub mod media_types;

@@ -24,6 +24,7 @@ pub fn internal(exchange: &mut Exchange, context: &mut Context) -> Result<(), St
         return Err(Status::INTERNAL_SERVER_ERROR);
     }
     exchange.internal = true;
+    exchange.forget_slice();
     exchange.uri_is_original = false;
     exchange.uri_fits_location = true;
     exchange.uri_extends_alias = false;
@@ -48,6 +49,7 @@ pub fn named(exchange: &mut Exchange, context: &mut Context, location: LocationI
         return Err(Status::INTERNAL_SERVER_ERROR);
     }
     exchange.internal = true;
+    exchange.forget_slice();
     exchange.content_step = 0;
     exchange.uri_extends_alias = false;
     phases::enter(exchange, context, location);

@@ -1,5 +1,5 @@
 //! Requests that a request makes of its own server: for leave to go on (`auth_request`), for pieces of its body (`ssi`,
-//! `addition`), or for nobody's eyes (`mirror`, `post_action`).
+//! `addition`, `slice`), or for nobody's eyes (`mirror`, `post_action`).
 //!
 //! Whoever wants one puts an [`Order`] on the exchange; the shell makes an exchange of it that sees the client's head,
 //! its own URI, and copies of the variables, and serves it as any other. As in nginx a subrequest begins with the
@@ -8,7 +8,7 @@
 use crate::message::{Method, RequestFraming};
 
 use super::exchange::{Exchange, RequestBody};
-use super::modules::ssi;
+use super::modules::{slice, ssi};
 use super::phases::Stage;
 use super::site::LocationId;
 
@@ -32,6 +32,9 @@ pub struct Order {
     pub head_only: bool,
     /// Its body is gathered, within `subrequest_output_buffer_size`, and comes with the exchange.
     pub captured: bool,
+    /// It asks for this part of the response that the request is about, of whom the request itself has asked: it begins
+    /// with the content handler of the location that the request has come to.
+    pub slice: Option<slice::Slice>,
 }
 
 /// What makes an exchange a subrequest.
@@ -68,7 +71,7 @@ impl Exchange {
 
     /// Makes a recycled exchange a subrequest of another one.
     pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
-        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _ } = order;
+        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, slice } = order;
         let site = parent.site.clone();
         self.connection.clone_from(&parent.connection);
         self.head.clone_from(&parent.head);
@@ -82,7 +85,7 @@ impl Exchange {
             self.uri = uri;
             self.args = args;
         }
-        self.uri_is_original = false;
+        self.uri_is_original = slice.is_some() && parent.uri_is_original;
         self.internal = true;
         self.take_slots(parent);
         self.notes.ssi = ssi::for_subrequest(parent);
@@ -101,10 +104,20 @@ impl Exchange {
         } else {
             self.head.framing = RequestFraming::None;
         }
+        self.notes.slice = slice.clone().and_then(slice::for_subrequest);
         self.head.expects_continue = false;
         let depth = parent.lineage.map_or(0, |lineage| lineage.depth) + 1;
         self.lineage = Some(Lineage { depth, head_only });
         self.stage = match location {
+            Some(location) if slice.is_some() => {
+                self.location = location;
+                self.uri_fits_location = parent.uri_fits_location;
+                self.uri_extends_alias = parent.uri_extends_alias;
+                self.captures.clone_from(&parent.captures);
+                self.capture_subject.clone_from(&parent.capture_subject);
+                self.content_step = 0;
+                Stage::Content(0)
+            }
             Some(location) => {
                 self.location = location;
                 self.rewriting.begin();

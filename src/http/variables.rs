@@ -76,6 +76,8 @@ pub trait Compute: Send + Sync {
 
 /// How deep variables of the configuration may need one another; more is a cycle (nginx's bound).
 const MAX_VARIABLE_DEPTH: u8 = 100;
+/// The depth while a cycle is being left: nothing more is computed, or the time for it could double with every level.
+const LEAVING_CYCLE: u8 = u8::MAX;
 
 /// Where a variable's value comes from.
 pub enum Source {
@@ -175,13 +177,19 @@ impl Exchange {
         context: &mut Context,
         out: &mut Vec<u8>,
     ) -> bool {
-        if self.variable_depth >= MAX_VARIABLE_DEPTH {
-            self.log(context, Level::Error, format_args!("cycle while evaluating variable \"{name}\""));
+        let depth = self.variable_depth;
+        if depth >= MAX_VARIABLE_DEPTH {
+            if depth != LEAVING_CYCLE {
+                self.log(context, Level::Error, format_args!("cycle while evaluating variable \"{name}\""));
+            }
+            self.variable_depth = LEAVING_CYCLE;
             return false;
         }
-        self.variable_depth += 1;
+        self.variable_depth = depth + 1;
         let found = compute.compute(self, context, out);
-        self.variable_depth -= 1;
+        if depth == 0 || self.variable_depth != LEAVING_CYCLE {
+            self.variable_depth = depth;
+        }
         found
     }
 

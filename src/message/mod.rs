@@ -21,7 +21,7 @@ pub use field_name::FieldName;
 pub use fields::{Field, Fields, Span};
 pub use host::{Host, validate_host};
 pub use method::Method;
-pub use ranges::{RangeRequest, parse_ranges};
+pub use ranges::{RangeRequest, parse_content_range, parse_ranges};
 pub use request::{RequestFraming, RequestHead, Version};
 pub use response::{ResponseFraming, ResponseHead};
 pub use status::Status;

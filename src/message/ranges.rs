@@ -76,6 +76,20 @@ fn read_spec(spec: &[u8], length: u64) -> Option<(u64, u64)> {
     Some((start, end))
 }
 
+/// Reads the value of a Content-Range field (RFC 9110 section 14.4) of a 206: the range, its end exclusive, and the
+/// length of the whole if it is told. Spaces are allowed where nginx allows them.
+pub fn parse_content_range(value: &[u8]) -> Option<(Range<u64>, Option<u64>)> {
+    let rest = trim(value.strip_prefix(b"bytes ")?);
+    let (range, total) = rest.split_at(memchr::memchr(b'/', rest)?);
+    let (first, last) = range.split_at(memchr::memchr(b'-', range)?);
+    let (first, last) = (number(trim_end(first))?, number(trim(&last[1..]))?);
+    let total = match trim(&total[1..]) {
+        b"*" => None,
+        digits => Some(number(digits)?),
+    };
+    Some((first..last + 1, total))
+}
+
 fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ', rest @ ..] = text {
         text = rest;
@@ -106,6 +120,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_content_range_has_its_end_behind_its_last_byte() {
+        for (value, expected) in [
+            ("bytes 0-9/25", Some((0..10, Some(25)))),
+            ("bytes  3 - 12 / 25 ", Some((3..13, Some(25)))),
+            ("bytes 0-0/*", Some((0..1, None))),
+            ("bytes 5-3/9", Some((5..4, Some(9)))),
+            ("bytes */25", None),
+            ("bytes 0-9", None),
+            ("bytes 0/9", None),
+            ("bytes=0-9/25", None),
+            ("octets 0-9/25", None),
+            ("bytes 0-9223372036854775808/*", None),
+            ("bytes 0-9/25x", None),
+            ("bytes -9/25", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_content_range(value.as_bytes()), expected, "{value}");
+        }
+    }
 
     fn one(start: u64, end: u64) -> Result<Vec<Range<u64>>, RangeRequest> {
         Ok(std::iter::once(start..end).collect())

@@ -7,7 +7,7 @@ use crate::util::{Cases, Client, Response, Server, Upstream, eventually, request
 const TYPES: &str = "types { text/html html; text/css css; text/plain txt; application/octet-stream bin; }
     default_type text/plain;";
 
-fn gunzip(packed: &[u8]) -> Vec<u8> {
+pub fn gunzip(packed: &[u8]) -> Vec<u8> {
     let mut inflate = zlib_rs::Inflate::new(true, 31);
     let mut text = Vec::new();
     let mut piece = vec![0; 64 * 1024];
@@ -312,7 +312,7 @@ fn an_upstream_s_body_that_breaks_off_is_not_shown_as_whole() {
 }
 
 #[test]
-fn gunzip_decodes_for_clients_that_do_not_take_gzip() {
+pub fn gunzip_decodes_for_clients_that_do_not_take_gzip() {
     let text = text_of(300_000);
     let packed = gzip(&text);
     let upstream = Upstream::http(move |_, _| {
@@ -345,7 +345,7 @@ fn a_broken_gzip_ends_the_connection() {
 }
 
 #[test]
-fn gunzip_serves_stored_siblings_to_everybody() {
+pub fn gunzip_serves_stored_siblings_to_everybody() {
     let server = Server::start(&format!(
         "{TYPES} server {{ listen {{port}}; root {{root}}/html; gzip_static always; gunzip on; }}"
     ));

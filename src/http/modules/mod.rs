@@ -19,6 +19,7 @@ pub mod connection_variables;
 pub mod core_variables;
 pub mod passing;
 pub mod ranges;
+pub mod table_laws;
 pub mod upstream_variables;
 #[cfg(test)]
 mod variable_tests;
@@ -138,6 +139,8 @@ modules_with_settings! {
     headers,
     /// `gunzip`.
     gunzip,
+    /// `slice`.
+    slice,
     /// `sub_filter`.
     sub_filter,
     /// `charset`, `charset_map`.
@@ -225,6 +228,8 @@ pub struct Notes {
     pub mp4: mp4::Note,
     /// The commands in its page.
     pub ssi: ssi::Note,
+    /// The slice that its upstream is asked for.
+    pub slice: slice::Note,
     /// What compression has saved.
     pub compress: compress::Note,
 }
@@ -282,6 +287,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     core_variables::VARIABLES,
     connection_variables::VARIABLES,
     headers::VARIABLES,
+    slice::VARIABLES,
     ssi::VARIABLES,
     compress::VARIABLES,
     proxy::VARIABLES,

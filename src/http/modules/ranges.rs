@@ -24,6 +24,8 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
     if max_ranges == 0 {
         return None;
     }
+    // As in nginx: slices are not asked for twice.
+    let max_ranges = if exchange.is_sliced() { 1 } else { max_ranges };
     let mut ranges: Vec<Range<u64>> = Vec::new();
     // A body that is generated goes by once: its ranges must ascend.
     let is_stream = matches!(exchange.body, Body::Upstream(_));
@@ -78,6 +80,9 @@ fn cut_one(exchange: &mut Exchange, range: &Range<u64>, length: u64, is_stream: 
     let unused = rest.len();
     exchange.response.fields.push_known(FieldName::ContentRange, &value[..80 - unused]);
     exchange.response.set_content_length(range.end - range.start);
+    if exchange.slice_wanted(range) {
+        return;
+    }
     match &mut exchange.upstream {
         Some(passed) if is_stream && exchange.body_filters.is_empty() => {
             passed.window = Some(Window { skip: range.start, left: range.end - range.start });

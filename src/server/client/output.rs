@@ -4,6 +4,7 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 mod filtering;
+mod slices;
 mod weave;
 
 use std::io::IoSlice;
@@ -619,8 +620,13 @@ fn memory_of(piece: &Body) -> Option<&[u8]> {
 
 impl Output {
     /// Whether subrequests have a part in the body.
-    pub fn is_woven(&self) -> bool {
-        self.filtering.as_ref().is_some_and(|filtering| filtering.is_woven())
+    pub fn has_subrequests(&self) -> bool {
+        self.filtering.as_ref().is_some_and(|filtering| filtering.has_subrequests())
+    }
+
+    /// Whether the body comes in slices.
+    pub fn is_sliced(&self) -> bool {
+        self.filtering.as_ref().is_some_and(|filtering| filtering.is_sliced())
     }
 
     /// Nobody wants the response any more.

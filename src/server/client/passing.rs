@@ -213,7 +213,10 @@ impl Client {
             Waiting::Output if active.output.is_upstream() => true,
             _ => return Fate::Keep,
         };
-        if !active.relay.as_ref().is_some_and(|relay| relay.ends_with_client() && !relay.is_over()) {
+        // Behind the relay's own response other slices of it may be under way.
+        let goes_on = active.output.is_sliced();
+        let ends = |relay: &Box<Relay>| relay.ends_with_client() && (goes_on || !relay.is_over());
+        if !active.relay.as_ref().is_some_and(ends) {
             return Fate::Keep;
         }
         active.exchange.log_in_scope(

@@ -114,6 +114,11 @@ impl Pipe {
         self.status.is_some_and(|status| status.0 >= 300)
     }
 
+    /// Whether the response was sent whole, once it is over.
+    pub fn is_whole(&self) -> bool {
+        self.is_complete
+    }
+
     /// The body that was gathered; `None` if it is not whole, or that of an error.
     pub fn take_captured(&mut self) -> Option<Vec<u8>> {
         (self.is_complete && !self.has_failed()).then(|| std::mem::take(&mut self.buffer))
@@ -131,6 +136,14 @@ impl Pipe {
         if let Some(writer) = self.writer {
             res.stirred.push(writer);
         }
+    }
+
+    /// Nobody wants the rest, which is read nevertheless if it is not too long.
+    pub fn drop_rest(&mut self, res: &mut Resources) {
+        self.reader = None;
+        self.dropped = Some(0);
+        let count = self.front().len();
+        self.consume(count, res);
     }
 
     fn finish(&mut self, result: Option<Box<Exchange>>, res: &mut Resources) {
@@ -298,7 +311,7 @@ impl Client {
         let State::Active(active) = &mut self.state else { return Fate::Keep };
         match active.waiting {
             Waiting::Subrequest => {}
-            Waiting::Output if active.output.is_woven() && self.unsent.is_empty() => {
+            Waiting::Output if active.output.has_subrequests() && self.unsent.is_empty() => {
                 return match self.pump(key, res) {
                     Fate::Keep => self.read_on(key, res),
                     Fate::Close => Fate::Close,

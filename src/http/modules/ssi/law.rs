@@ -2,20 +2,11 @@
 //! the fuzz targets and the tests.
 
 use std::cell::OnceCell;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
-use jiff::tz::TimeZone;
-
-use crate::base::clock::{Now, RenderedDates};
-use crate::base::log::LogQueue;
-use crate::conf::files::MemoryFiles;
-use crate::conf::log_target::LogTarget;
-use crate::http::build::{BuildOptions, build};
-use crate::http::context::{Context, Env};
-use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange};
-use crate::http::site::{AddressId, SiteHandle};
-use crate::message::RequestHead;
+use crate::http::context::Context;
+use crate::http::exchange::Exchange;
+use crate::http::laws;
+use crate::http::site::SiteHandle;
 
 use super::machine::{MOST_CONDITIONS, ROOM};
 use super::{Part, Progress, Ssi, filter};
@@ -39,12 +30,11 @@ pub fn followed(page: &[u8], piece: usize) -> Vec<u8> {
     thread_local! {
         static SITE: OnceCell<SiteHandle> = const { OnceCell::new() };
     }
-    let site = SITE.with(|cell| cell.get_or_init(site).clone());
-    let now = Now { monotonic_ms: 0, wall_secs: 1_700_000_000, wall_ms_part: 0 };
-    let dates = RenderedDates::new(TimeZone::UTC, now);
-    let mut env = Env::new(now, dates, LogQueue::default(), 1, 1, b"machine");
+    let site = SITE.with(|cell| cell.get_or_init(|| laws::site(CONFIGURATION)).clone());
+    let mut env = laws::env();
     let mut context = Context { site: &site, env: &mut env };
-    let mut exchange = exchange(&site);
+    let mut exchange = laws::exchange(&site);
+    exchange.uri = b"/folder/page.html".to_vec();
     exchange.response.set_content_type(b"text/html");
     filter(&mut exchange, &mut context);
     let machine = exchange.weaving.take().and_then(|weaving| weaving.page).expect("ssi is on");
@@ -114,39 +104,4 @@ fn show(parts: Vec<Part>, progress: Progress, out: &mut Vec<u8>) -> Option<Vec<u
         }
     }
     captured
-}
-
-fn site() -> SiteHandle {
-    let mut files = MemoryFiles::new().with("/c/main", CONFIGURATION);
-    let options = BuildOptions {
-        path: "/c/main",
-        prefix: "/c/",
-        command_line: "",
-        error_log: &LogTarget::Stderr,
-        previous_logs: None,
-        previous_tls: None,
-        hostname: b"machine",
-        privileged: true,
-        resolve: None,
-    };
-    let built = build(&mut files, &options);
-    SiteHandle::new(Arc::new(built.site.expect("a site")))
-}
-
-fn exchange(site: &SiteHandle) -> Exchange {
-    let end = |port| Endpoint::Inet(SocketAddr::from(([127, 0, 0, 1], port)));
-    let facts = ConnectionFacts {
-        number: 1,
-        requests: 1,
-        accepted_ms: 0,
-        peer: end(40_000),
-        local: end(80),
-        proxy_protocol: None,
-        secure: false,
-        lacks_tls: false,
-        tls: None,
-    };
-    let mut exchange = Exchange::begin(site.clone(), AddressId(0), facts, 0, RequestHead::default());
-    exchange.uri = b"/folder/page.html".to_vec();
-    exchange
 }

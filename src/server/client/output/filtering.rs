@@ -14,6 +14,7 @@ use crate::base::level::Level;
 use crate::http::body::Body;
 use crate::http::body_filters::{BodyFilter, Chain, FilterFailure, FilterSpec, Progress, Signal};
 use crate::http::exchange::Exchange;
+use crate::http::modules::slice::PlanStep;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::compressed::{FormKey, LARGEST_FORM};
 use crate::server::files::{Copied, FileIdentity, TURN_BYTES, Warmth, is_unchanged, read_range};
@@ -21,24 +22,27 @@ use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Relay};
 use crate::server::worker::resources::Resources;
 
+use super::slices::Slices;
 use super::weave::{Pulled, Weave};
 use super::{COPY_MAX, Output, Pumped, memory_of};
 
 /// Output is gathered up to so many bytes before it is sent.
-const GATHER_BYTES: usize = 32 * 1024;
+pub(super) const GATHER_BYTES: usize = 32 * 1024;
 
 /// See the module's documentation.
 pub struct Filtering {
     chain: Chain,
     /// What subrequests have a part in, behind the chain.
     weave: Option<Box<Weave>>,
+    /// How what is filtered comes in slices.
+    pub(super) slices: Option<Slices>,
     /// Bytes of input that one turn takes.
     turn_bytes: usize,
     /// What came out and was not sent yet, from `sent` on.
     out: Vec<u8>,
     sent: usize,
     /// The chain has no more to say.
-    is_done: bool,
+    pub(super) is_done: bool,
     compresses: bool,
     taken_bytes: u64,
     made_bytes: u64,
@@ -54,20 +58,23 @@ impl std::fmt::Debug for Filtering {
 
 /// Gets the response's body ready to be filtered. What can be filtered at once becomes another body, with its length.
 pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filtering>> {
-    if exchange.body_filters.is_empty() || exchange.is_head() || exchange.response.status.forbids_content() {
+    let is_as_it_is = exchange.body_filters.is_empty() && !exchange.is_sliced();
+    if is_as_it_is || exchange.is_head() || exchange.response.status.forbids_content() {
         return None;
     }
     let specs = std::mem::take(&mut exchange.body_filters);
     let weaving = exchange.weaving.take();
-    let key = form_key(&specs, &exchange.body);
+    let slices = exchange.take_slices();
+    let key = form_key(&specs, &exchange.body).filter(|_| slices.is_none());
     if let Some(form) = key.and_then(|key| res.compressed.find(&key)) {
         exchange.notes.compress.ratio = (exchange.body.len(), form.len() as u64);
         respond_with(exchange, form);
         return None;
     }
-    let length = match &exchange.body {
-        Body::Upstream(length) => *length,
-        body => Some(body.len()),
+    let length = match (&slices, &exchange.body) {
+        (Some(plan), _) => Some(plan.left()),
+        (None, Body::Upstream(length)) => *length,
+        (None, body) => Some(body.len()),
     };
     let turn_bytes = specs.iter().map(FilterSpec::turn_bytes).min().unwrap_or(TURN_BYTES);
     let place = specs.iter().position(|spec| matches!(spec, FilterSpec::Weave)).unwrap_or(specs.len());
@@ -75,6 +82,7 @@ pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filte
     let mut filtering = Box::new(Filtering {
         chain: Chain::new(if weave.is_some() { &specs[..place] } else { &specs }, length),
         weave,
+        slices: slices.map(Slices::new),
         turn_bytes,
         out: Vec::new(),
         sent: 0,
@@ -86,6 +94,7 @@ pub fn prepare(exchange: &mut Exchange, res: &mut Resources) -> Option<Box<Filte
     });
     if !matches!(exchange.body, Body::Upstream(_))
         && filtering.weave.is_none()
+        && filtering.slices.is_none()
         && exchange.body.len() <= turn_bytes as u64
         && let Some(bytes) = memory_of(&exchange.body)
         && !matches!(exchange.body, Body::Pieces(_))
@@ -127,7 +136,7 @@ fn form_key(specs: &[FilterSpec], body: &Body) -> Option<FormKey> {
 }
 
 /// Where the next input comes from, and what became of the try to get it.
-enum Taken {
+pub(super) enum Taken {
     /// Some was taken.
     Some,
     /// The chain is done, or its output has no room.
@@ -136,6 +145,8 @@ enum Taken {
     Paused,
     /// A subrequest has nothing to say now.
     Waiting,
+    /// The present slice of the body has come.
+    SliceOver,
     /// The pool reads.
     Reading,
     /// The body breaks off.
@@ -162,7 +173,39 @@ impl Filtering {
         Ok(())
     }
 
-    fn feed(&mut self, input: &mut &[u8], signal: Signal, room: usize) -> Result<Progress, FilterFailure> {
+    /// Bytes that came out and were not sent yet.
+    pub(super) fn gathered(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Feeds the chain with a piece of the response's own body, or of a slice of it.
+    pub(super) fn feed_own(&mut self, input: &mut &[u8], room: usize) -> Result<(), FilterFailure> {
+        let Some(slices) = &mut self.slices else { return self.feed(input, Signal::More, room).map(drop) };
+        let (skipped, most) = match slices.next_step(input.len()) {
+            PlanStep::Surplus => return Err(FilterFailure("a slice is longer than was announced")),
+            PlanStep::Skip(count) => (count as usize, 0),
+            PlanStep::Send(count) => (0, count as usize),
+        };
+        slices.advance(skipped);
+        *input = &input[skipped..];
+        let mut piece = &input[..most];
+        if most > 0 {
+            self.feed(&mut piece, Signal::More, room)?;
+        }
+        let count = most - piece.len();
+        if let Some(slices) = &mut self.slices {
+            slices.advance(count);
+        }
+        *input = &input[count..];
+        Ok(())
+    }
+
+    pub(super) fn feed(
+        &mut self,
+        input: &mut &[u8],
+        signal: Signal,
+        room: usize,
+    ) -> Result<Progress, FilterFailure> {
         let (before, length) = (input.len(), self.out.len());
         if let Some(weave) = &mut self.weave {
             let progress = self.chain.filter(input, signal, &mut weave.own, room)?;
@@ -202,6 +245,7 @@ impl Client {
         let pumped = self.pump_through(&mut filtering, active, key, res);
         match pumped {
             Ok(Pumped::Done) => {
+                filtering.close(res);
                 filtering.note_ratio(&mut active.exchange);
                 if let Some((key, form)) = filtering.form.take()
                     && let Body::File(range) = &active.output.body
@@ -213,6 +257,7 @@ impl Client {
             }
             Err(_) if active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client()) => {
                 // For the upstream's sake alone.
+                filtering.close(res);
                 self.flags.gone = true;
                 res.out.clear();
                 self.unsent = Vec::new();
@@ -270,7 +315,7 @@ impl Client {
                 Taken::Waiting if filtering.rest().is_empty() => {
                     return Ok(if self.flush(res)? { Pumped::Waiting } else { Pumped::Blocked });
                 }
-                Taken::Some | Taken::Stopped | Taken::Paused | Taken::Waiting => {}
+                Taken::Some | Taken::Stopped | Taken::SliceOver | Taken::Paused | Taken::Waiting => {}
             }
         }
     }
@@ -285,7 +330,7 @@ impl Client {
         res: &mut Resources,
     ) -> Result<Taken, FilterFailure> {
         let Some(mut weave) = filtering.weave.take() else {
-            return take_some(filtering, active, work, key, res);
+            return self.take_own(filtering, active, work, key, res);
         };
         self.weave_on(&mut weave, active, key, res);
         let room = GATHER_BYTES.saturating_sub(filtering.out.len());
@@ -307,13 +352,13 @@ impl Client {
             }
             Some(Pulled::WantsOwn | Pulled::Waiting) if !takes_own => Ok(Taken::Waiting),
             Some(Pulled::WantsOwn | Pulled::Waiting) => {
-                let taken = take_some(filtering, active, work, key, res)?;
+                let taken = self.take_own(filtering, active, work, key, res)?;
                 let waits = matches!(pulled, Some(Pulled::Waiting));
                 match (taken, &mut filtering.weave) {
-                    (Taken::Paused, Some(weave)) => {
+                    (taken @ (Taken::Paused | Taken::Waiting), Some(weave)) => {
                         weave.flush(&mut filtering.out, GATHER_BYTES)?;
                         let came = !weave.own.is_empty() || weave.own_is_over;
-                        Ok(if came { Taken::Some } else { Taken::Paused })
+                        Ok(if came { Taken::Some } else { taken })
                     }
                     // What is read will wake it; so will the subrequest.
                     (Taken::Stopped, Some(weave)) if waits && weave.own.is_empty() => Ok(Taken::Waiting),
@@ -377,7 +422,7 @@ fn absorb(relay: &mut Option<Box<Relay>>, exchange: &mut Exchange, key: ClientKe
 }
 
 /// Feeds the chain with the next piece of at most `work` bytes.
-fn take_some(
+pub(super) fn take_some(
     filtering: &mut Filtering,
     active: &mut Active,
     work: usize,
@@ -393,6 +438,9 @@ fn take_some(
     }
     let Active { exchange, output, .. } = active;
     if output.body_is_out() {
+        if filtering.slices.is_some() {
+            return Ok(Taken::SliceOver);
+        }
         filtering.feed(&mut &[][..], Signal::Last, room)?;
         return Ok(Taken::Some);
     }
@@ -402,7 +450,7 @@ fn take_some(
         let end = bytes.len().min(skip + work);
         let mut input = &bytes[skip..end];
         let before = input.len();
-        filtering.feed(&mut input, Signal::More, room)?;
+        filtering.feed_own(&mut input, room)?;
         let taken = before - input.len();
         output.consume(taken as u64);
         return Ok(Taken::Some);
@@ -417,7 +465,7 @@ fn take_some(
         let bytes = &buffer[(range.offset - *offset) as usize..];
         let mut input = &bytes[..bytes.len().min(want)];
         let before = input.len();
-        filtering.feed(&mut input, Signal::More, room)?;
+        filtering.feed_own(&mut input, room)?;
         let taken = before - input.len();
         output.consume(taken as u64);
         return Ok(Taken::Some);
@@ -428,7 +476,7 @@ fn take_some(
     let taken = match read_range(&range.handle, range.offset, &mut buffer[..want], Warmth::Unknown) {
         Ok(Copied::Bytes(count)) => {
             let mut input = &buffer[..count];
-            filtering.feed(&mut input, Signal::More, room).map(|_| {
+            filtering.feed_own(&mut input, room).map(|()| {
                 output.consume((count - input.len()) as u64);
                 Taken::Some
             })
@@ -465,6 +513,7 @@ fn take_from_upstream(
     if length == 0 {
         return match relay.fill(exchange, key, res) {
             Fill::Ready => Ok(Taken::Some),
+            Fill::Complete if filtering.slices.is_some() => Ok(Taken::SliceOver),
             Fill::Complete => filtering.feed(&mut &[][..], Signal::Last, room).map(|_| Taken::Some),
             Fill::Broken => Ok(Taken::Broken),
             Fill::Waiting => filtering.feed(&mut &[][..], Signal::Flush, room).map(|_| Taken::Paused),
@@ -475,7 +524,7 @@ fn take_from_upstream(
         Front::Empty => return Ok(Taken::Paused),
         Front::Memory(bytes) => {
             let mut input = &bytes[..want];
-            filtering.feed(&mut input, Signal::More, room)?;
+            filtering.feed_own(&mut input, room)?;
             want - input.len()
         }
         Front::File(file, offset, _) => {
@@ -486,7 +535,7 @@ fn take_from_upstream(
             let fed = match read {
                 Ok(count) if count > 0 => {
                     let mut input = &buffer[..count];
-                    filtering.feed(&mut input, Signal::More, room).map(|_| Some(count - input.len()))
+                    filtering.feed_own(&mut input, room).map(|()| Some(count - input.len()))
                 }
                 _ => Ok(None),
             };
@@ -503,14 +552,22 @@ fn take_from_upstream(
 
 impl Filtering {
     /// Whether subrequests have a part in the body.
-    pub fn is_woven(&self) -> bool {
-        self.weave.is_some()
+    pub fn has_subrequests(&self) -> bool {
+        self.weave.is_some() || self.slices.is_some()
+    }
+
+    /// Whether it comes in slices.
+    pub fn is_sliced(&self) -> bool {
+        self.slices.is_some()
     }
 
     /// Nobody wants the response any more.
     pub fn close(&mut self, res: &mut Resources) {
         if let Some(weave) = &mut self.weave {
             weave.close(res);
+        }
+        if let Some(slices) = &mut self.slices {
+            slices.close(res);
         }
     }
 }
