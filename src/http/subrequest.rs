@@ -7,6 +7,7 @@
 
 use crate::message::{Method, RequestFraming};
 
+use super::context::{Context, Env};
 use super::exchange::{Exchange, RequestBody};
 use super::modules::ssi;
 use super::phases::Stage;
@@ -32,6 +33,8 @@ pub struct Order {
     pub head_only: bool,
     /// Its body is gathered, within `subrequest_output_buffer_size`, and comes with the exchange.
     pub captured: bool,
+    /// What is sent if it fails or has no body: a page in its context (`stub` of `ssi`).
+    pub stub: Option<Vec<u8>>,
 }
 
 /// What makes an exchange a subrequest.
@@ -68,7 +71,7 @@ impl Exchange {
 
     /// Makes a recycled exchange a subrequest of another one.
     pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
-        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _ } = order;
+        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, stub } = order;
         let site = parent.site.clone();
         self.connection.clone_from(&parent.connection);
         self.head.clone_from(&parent.head);
@@ -85,7 +88,7 @@ impl Exchange {
         self.uri_is_original = false;
         self.internal = true;
         self.take_slots(parent);
-        self.notes.ssi = ssi::for_subrequest(parent);
+        self.notes.ssi = ssi::for_subrequest(parent, stub);
         if !keeps_method {
             // What `$request_method` says stays the client's, as in nginx.
             self.head.method = Method::Get;
@@ -115,6 +118,16 @@ impl Exchange {
                 Stage::ServerRewrite
             }
         };
+    }
+
+    /// Makes what the page has for an include that comes to nothing the response, which had no body; `false` if there is
+    /// no such thing.
+    pub fn begin_stub(&mut self, env: &mut Env) -> bool {
+        if self.lineage.is_none() {
+            return false;
+        }
+        let site = self.site.clone();
+        ssi::begin_stub(self, &mut Context { site: &site, env })
     }
 
     /// Whether a line in the access log is due.
