@@ -9,7 +9,7 @@ use crate::message::{Method, RequestFraming};
 
 use super::context::{Context, Env};
 use super::exchange::{Exchange, RequestBody};
-use super::modules::ssi;
+use super::modules::{charset, ssi};
 use super::phases::Stage;
 use super::site::LocationId;
 
@@ -88,6 +88,7 @@ impl Exchange {
         self.uri_is_original = false;
         self.internal = true;
         self.take_slots(parent);
+        self.notes.charset = charset::for_subrequest(parent);
         self.notes.ssi = ssi::for_subrequest(parent, stub);
         if !keeps_method {
             // What `$request_method` says stays the client's, as in nginx.

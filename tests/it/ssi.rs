@@ -82,9 +82,7 @@ fn stub_upstream() -> Upstream {
             "/u/404" => "404 Not Found\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nlost",
             "/u/empty" => "200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "/u/plain" => "200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-            "/gone" => {
-                "200 OK\r\nContent-Type: text/html\r\nContent-Length: 10\r\nConnection: close\r\n\r\n"
-            }
+            "/gone" => "200 OK\r\nContent-Type: text/html\r\nContent-Length: 10\r\nConnection: close\r\n\r\n",
             _ => "200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\nfine",
         };
         format!("HTTP/1.1 {answer}").into_bytes()

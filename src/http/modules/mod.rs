@@ -225,6 +225,8 @@ pub struct Notes {
     pub mp4: mp4::Note,
     /// The commands in its page.
     pub ssi: ssi::Note,
+    /// The character set that its body must be in.
+    pub charset: charset::Note,
     /// What compression has saved.
     pub compress: compress::Note,
 }
