@@ -126,6 +126,10 @@ fn follow(exchange: &mut Exchange, context: &mut Context, mut flow: Flow) -> Opt
                 Ok(()) => return None,
                 Err(status) => flow = Flow::Status(status),
             },
+            // As in nginx a block that the include names goes before an `error_page`.
+            Flow::Status(_) if modules::ssi::begin_stub_of_failure(exchange, context) => {
+                return Some(Step::Respond);
+            }
             Flow::Status(status) => flow = error_page::finish(exchange, context, status),
             Flow::Respond => match filters::run_header_filters(exchange, context) {
                 None => return Some(Step::Respond),

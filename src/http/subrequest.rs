@@ -7,8 +7,9 @@
 
 use crate::message::{Method, RequestFraming};
 
+use super::context::{Context, Env};
 use super::exchange::{Exchange, RequestBody};
-use super::modules::{slice, ssi};
+use super::modules::{charset, slice, ssi};
 use super::phases::Stage;
 use super::site::LocationId;
 
@@ -35,6 +36,8 @@ pub struct Order {
     /// It asks for this part of the response that the request is about, of whom the request itself has asked: it begins
     /// with the content handler of the location that the request has come to.
     pub slice: Option<slice::Slice>,
+    /// What is sent if it fails or has no body: a page in its context (`stub` of `ssi`).
+    pub stub: Option<Vec<u8>>,
 }
 
 /// What makes an exchange a subrequest.
@@ -71,7 +74,7 @@ impl Exchange {
 
     /// Makes a recycled exchange a subrequest of another one.
     pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
-        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, slice } = order;
+        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, stub, slice } = order;
         let site = parent.site.clone();
         self.connection.clone_from(&parent.connection);
         self.head.clone_from(&parent.head);
@@ -88,7 +91,8 @@ impl Exchange {
         self.uri_is_original = slice.is_some() && parent.uri_is_original;
         self.internal = true;
         self.take_slots(parent);
-        self.notes.ssi = ssi::for_subrequest(parent);
+        self.notes.charset = charset::for_subrequest(parent);
+        self.notes.ssi = ssi::for_subrequest(parent, stub);
         if !keeps_method {
             // What `$request_method` says stays the client's, as in nginx.
             self.head.method = Method::Get;
@@ -128,6 +132,16 @@ impl Exchange {
                 Stage::ServerRewrite
             }
         };
+    }
+
+    /// Makes what the page has for an include that comes to nothing the response, which had no body; `false` if there is
+    /// no such thing.
+    pub fn begin_stub(&mut self, env: &mut Env) -> bool {
+        if self.lineage.is_none() {
+            return false;
+        }
+        let site = self.site.clone();
+        ssi::begin_stub(self, &mut Context { site: &site, env })
     }
 
     /// Whether a line in the access log is due.

@@ -263,15 +263,20 @@ fn run(
     if before.is_empty() {
         return last.filter.filter(input, signal, out, room);
     }
+    // What an earlier call has left in the inbox was made under that call's signal, and this one's is still to be told to
+    // the stages before.
+    let mut is_told = false;
     loop {
         if last.taken == last.inbox.len() && last.before != Progress::Done {
             last.inbox.clear();
             last.taken = 0;
             last.before = run(before, input, signal, &mut last.inbox, BETWEEN_BYTES)?;
+            is_told = true;
         }
         let own_signal = match last.before {
             Progress::Done => Signal::Last,
             Progress::Full => Signal::More,
+            Progress::Starved if !is_told => Signal::More,
             Progress::Starved => signal,
         };
         debug_assert!(last.before == Progress::Done || own_signal != Signal::Last);
@@ -283,7 +288,7 @@ fn run(
         let progress = last.filter.filter(&mut rest, own_signal, out, left)?;
         last.taken = last.inbox.len() - rest.len();
         match progress {
-            Progress::Starved if last.before == Progress::Full => {}
+            Progress::Starved if last.before == Progress::Full || !is_told => {}
             stopped => return Ok(stopped),
         }
     }
@@ -332,6 +337,29 @@ mod tests {
         let mut written = &out[..];
         Gunzip::new().filter(&mut written, Signal::More, &mut decoded, 1000).unwrap();
         assert_eq!(decoded, b"first half");
+    }
+
+    /// The room can be used up by what earlier input has left behind, when the last of the input was taken long ago.
+    #[test]
+    fn the_end_is_not_told_before_what_is_still_between_two_filters() {
+        let text = b"one two ".repeat(10_000);
+        let specs = [
+            FilterSpec::Substitute(substitutions(&[("one", "1")])),
+            FilterSpec::Substitute(substitutions(&[("two", "2")])),
+        ];
+        for room in [1, 7, 1000, 100_000] {
+            let mut chain = Chain::new(&specs, None);
+            let (mut input, mut out) = (&text[..], Vec::new());
+            while !input.is_empty() {
+                chain.filter(&mut input, Signal::More, &mut out, room).unwrap();
+            }
+            let signals = [Signal::Flush, Signal::More, Signal::Last];
+            let mut signals = signals.into_iter().chain(std::iter::repeat(Signal::Last));
+            while chain.filter(&mut input, signals.next().unwrap(), &mut out, room).unwrap() != Progress::Done
+            {
+            }
+            assert_eq!(out, b"1 2 ".repeat(10_000), "{room}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `charset`: names a response's character set, and changes it where a `charset_map` says how.
 //!
 //! The set that a response is in is the one that its Content-Type names (an upstream's), else `source_charset`. Where
-//! that is known and another one than `charset` wants, the body is recoded.
+//! that is known and another one than `charset` wants, the body is recoded. What subrequests add to a body is recoded to
+//! the set of the response that it becomes a part of, whatever its own location says.
 
 use std::sync::Arc;
 
@@ -187,10 +188,25 @@ pub fn check(builder: &mut Builder, own: &Draft, around: &Settings) {
     }
 }
 
+/// The set of the response that a subrequest's body becomes a part of; none if it names none.
+pub type Note = Option<Box<[u8]>>;
+
+/// The [`Note`] of a subrequest of this one.
+pub fn for_subrequest(parent: &Exchange) -> Note {
+    if parent.is_subrequest() {
+        return parent.notes.charset.clone();
+    }
+    let text = parent.response.text(parent.response.content_type?);
+    split_charset(text).1.map(Box::from)
+}
+
 /// Header filter: names the set in Content-Type, and decides whether the body is recoded.
 pub fn filter(exchange: &mut Exchange, context: &mut Context) {
     let site = context.site;
     let settings = &site.settings(exchange.location).charset;
+    if exchange.is_subrequest() {
+        return fit_in(exchange, context, settings);
+    }
     let (Some(wanted), Some(content_type)) = (&settings.charset, exchange.response.content_type) else { return };
     let text = exchange.response.text(content_type);
     let (media_type, named) = split_charset(text);
@@ -203,26 +219,8 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
         return;
     }
     let to = exchange.with_rendered(wanted, context, |_, _, text| text.to_vec());
-    let from = match (named, &settings.source) {
-        (Some(named), _) => Some(named),
-        (None, Some(source)) => Some(exchange.with_rendered(source, context, |_, _, text| text.to_vec())),
-        (None, None) => None,
-    };
-    if to.is_empty() {
+    if to.is_empty() || !recode(exchange, context, settings, named, &to) {
         return;
-    }
-    if let Some(from) = from.filter(|from| !from.eq_ignore_ascii_case(&to)) {
-        if exchange.response.fields.first(crate::message::FieldName::ContentEncoding).is_some() {
-            return;
-        }
-        let Some(recoding) = find(&settings.maps, &from, &to) else {
-            exchange.log(context, Level::Error, format_args!("{}", no_map(&from, &to)));
-            return;
-        };
-        if !recoding.keeps_length() {
-            exchange.response.clear_content_length();
-        }
-        exchange.body_filters.push(FilterSpec::Recode(recoding));
     }
     // A redirect's page names no set, as nginx has it.
     if matches!(exchange.response.status, Status::MOVED_PERMANENTLY | Status::FOUND) {
@@ -230,6 +228,44 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
     }
     let value = [&media_type[..], b"; charset=", &to].concat();
     exchange.response.set_content_type(&value);
+}
+
+/// The same for a subrequest.
+fn fit_in(exchange: &mut Exchange, context: &mut Context, settings: &Settings) {
+    let Some(to) = exchange.notes.charset.clone() else { return };
+    let content_type = exchange.response.content_type.map(|span| exchange.response.text(span));
+    let named = content_type.and_then(|text| split_charset(text).1).map(<[u8]>::to_vec);
+    recode(exchange, context, settings, named, &to);
+}
+
+/// Has the body recoded where it is in another set than `to`; `false` if that can't be.
+fn recode(
+    exchange: &mut Exchange,
+    context: &mut Context,
+    settings: &Settings,
+    named: Option<Vec<u8>>,
+    to: &[u8],
+) -> bool {
+    let from = match (named, &settings.source) {
+        (Some(named), _) => named,
+        (None, Some(source)) => exchange.with_rendered(source, context, |_, _, text| text.to_vec()),
+        (None, None) => return true,
+    };
+    if from.eq_ignore_ascii_case(to) {
+        return true;
+    }
+    if exchange.response.fields.first(crate::message::FieldName::ContentEncoding).is_some() {
+        return false;
+    }
+    let Some(recoding) = find(&settings.maps, &from, to) else {
+        exchange.log(context, Level::Error, format_args!("{}", no_map(&from, to)));
+        return false;
+    };
+    if !recoding.keeps_length() {
+        exchange.response.clear_content_length();
+    }
+    exchange.body_filters.push(FilterSpec::Recode(recoding));
+    true
 }
 
 /// The value of a Content-Type field without its `charset` parameter and what follows it, and that parameter's value.

@@ -230,6 +230,8 @@ pub struct Notes {
     pub ssi: ssi::Note,
     /// The slice that its upstream is asked for.
     pub slice: slice::Note,
+    /// The character set that its body must be in.
+    pub charset: charset::Note,
     /// What compression has saved.
     pub compress: compress::Note,
 }

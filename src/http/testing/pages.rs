@@ -62,23 +62,15 @@ impl World {
     fn include(&mut self, parent: &mut Exchange, include: Include) -> Option<Vec<u8>> {
         parent.order = Some(Box::new(include.order));
         let mut exchange = self.serve_subrequest(parent)?;
-        let failed = exchange.response.status.0 >= 300;
-        if failed && include.set.is_some() {
+        if exchange.response.status.0 >= 300 && include.set.is_some() {
             return None;
         }
-        let body = if failed && include.stub.is_some() { Vec::new() } else { self.body_of(&mut exchange) };
-        match include.stub {
-            Some(stub) if body.is_empty() => {
-                let site = self.site.clone();
-                let mut context = Context { site: &site, env: &mut self.env };
-                let content_type = parent.response.content_type.map(|span| parent.response.text(span));
-                let content_type = content_type.unwrap_or_default();
-                match ssi::machine_for_stub(&mut exchange, content_type, &mut context) {
-                    Some(page) => Some(self.follow(&mut exchange, *page, &stub)),
-                    None => Some(stub),
-                }
-            }
-            _ => Some(body),
+        let body = self.body_of(&mut exchange);
+        let site = self.site.clone();
+        let mut context = Context { site: &site, env: &mut self.env };
+        match body.is_empty() && ssi::begin_stub(&mut exchange, &mut context) {
+            true => Some(self.body_of(&mut exchange)),
+            false => Some(body),
         }
     }
 }

@@ -179,13 +179,10 @@ impl Client {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         active.output.delayed_until_ms = None;
         active.output.starved = false;
-        let pumped = match active.output.is_upstream() {
-            _ if active.output.filtering.is_some() && !self.flags.gone => {
-                self.pump_filtered(&mut active, key, res)
-            }
-            true => self.pump_upstream(&mut active, key, res),
-            false => self.pump_body(&mut active, key, res),
-        };
+        let mut pumped = self.pump_any(&mut active, key, res);
+        if matches!(pumped, Ok(Pumped::Done | Pumped::Broken)) && self.respond_with_stub(&mut active, res) {
+            pumped = self.pump_any(&mut active, key, res);
+        }
         if matches!(pumped, Ok(Pumped::Done)) {
             self.finish_stream(&mut active, res);
         }
@@ -221,6 +218,32 @@ impl Client {
         }
         self.state = State::Active(active);
         Fate::Keep
+    }
+
+    fn pump_any(
+        &mut self,
+        active: &mut Active,
+        key: ClientKey,
+        res: &mut Resources,
+    ) -> Result<Pumped, Errno> {
+        match active.output.is_upstream() {
+            _ if active.output.filtering.is_some() && !self.flags.gone => {
+                self.pump_filtered(active, key, res)
+            }
+            true => self.pump_upstream(active, key, res),
+            false => self.pump_body(active, key, res),
+        }
+    }
+
+    /// Where an include has come to nothing, makes what its page has for that case its response.
+    fn respond_with_stub(&mut self, active: &mut Active, res: &mut Resources) -> bool {
+        if active.output.body_sent > 0 || !active.exchange.begin_stub(&mut res.env) {
+            return false;
+        }
+        active.output.close(res);
+        active.drop_idle_relay(res);
+        self.respond(active, res);
+        true
     }
 
     /// Whether a small piece of a body may join what the turn has gathered.

@@ -89,11 +89,11 @@ fn show(parts: Vec<Part>, progress: Progress, out: &mut Vec<u8>) -> Option<Vec<u
                 let is_waited_for = index == last && progress == Progress::Waiting;
                 assert_eq!(include.wait, is_waited_for, "nothing follows what is waited for");
                 assert_eq!(include.set.is_some(), include.order.captured);
-                let order = include.order;
+                let order = &include.order;
                 let text = [&order.uri[..], b"?", &order.args].concat();
                 out.push(b'{');
                 out.extend_from_slice(&text);
-                let [stub, set] = [include.stub.as_ref(), include.set.as_ref()];
+                let [stub, set] = [order.stub.as_ref(), include.set.as_ref()];
                 for shown in [stub, include.wait.then(|| b"waits".to_vec()).as_ref(), set] {
                     out.push(b' ');
                     out.extend_from_slice(shown.map_or(b"-", |text| text));

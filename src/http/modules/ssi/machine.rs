@@ -38,8 +38,6 @@ pub enum Part {
 pub struct Include {
     /// The subrequest.
     pub order: Order,
-    /// The text of the block that is sent if the subrequest has no body or fails. Commands in it are not followed yet.
-    pub stub: Option<Vec<u8>>,
     /// Whether the page goes on only when it is over ([`Ssi::resume`]).
     pub wait: bool,
     /// The variable that takes its body, which is not sent then.
@@ -168,7 +166,7 @@ impl Sink<'_> {
 
     fn push_include(&mut self, include: Include) {
         self.close_bytes();
-        self.closed_bytes += include.stub.as_ref().map_or(0, Vec::len);
+        self.closed_bytes += include.order.stub.as_ref().map_or(0, Vec::len);
         self.parts.push(Part::Include(include));
     }
 
@@ -455,14 +453,11 @@ impl Ssi {
             }
         }
         let mut order = self.order(exchange, context, target)?;
-        let stub = match stub {
-            None => None,
-            Some(name) => {
-                let block = self.page.borrow().block(name);
-                let missing = || format!("\"stub\"=\"{}\" for \"include\" not found", shown(name));
-                Some(block.ok_or_else(missing)?.to_vec())
-            }
-        };
+        if let Some(name) = stub {
+            let block = self.page.borrow().block(name);
+            let missing = || format!("\"stub\"=\"{}\" for \"include\" not found", shown(name));
+            order.stub = Some(block.ok_or_else(missing)?.to_vec());
+        }
         let set = set.map(<[u8]>::to_ascii_lowercase);
         if let Some(name) = &set {
             self.page.borrow_mut().declare(name)?;
@@ -475,7 +470,7 @@ impl Ssi {
         if wait {
             self.waiting = Some(Waiting { set: set.clone() });
         }
-        sink.push_include(Include { order, stub, wait, set });
+        sink.push_include(Include { order, wait, set });
         Ok(())
     }
 

@@ -6,8 +6,8 @@
 //! 1. `Ssi::take` takes input and appends `Part`s in the order in which they are to be sent. It says how it
 //!    stopped: at the end of its input, for want of room, or because an `Include` must be over first.
 //! 2. In that case `Ssi::resume` is called when it is, before `take` goes on.
-//! 3. An include's subrequest is made like any other; `for_subrequest` gives it what pages share. Should it have no
-//!    body or fail, its block is sent instead, as a page of the subrequest: through `machine_for_stub`.
+//! 3. An include's subrequest is made like any other; `for_subrequest` gives it what pages share. Should it fail, or
+//!    have no body, `begin_stub` makes the block that the include names the subrequest's response.
 //!
 //! Commands nest deeper here than in nginx, which refuses an `if` within an `if`.
 
@@ -21,14 +21,17 @@ mod tests;
 mod values;
 
 use crate::conf::directive::{Arity, Call, Complaint};
+use crate::http::body::Body;
 use crate::http::build::Scope;
 use crate::http::build::arguments::{flag, size, without_meaning};
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
+use crate::http::filters::run_header_filters;
 use crate::http::media_types::{MediaTypes, media_types};
 use crate::http::settings::contexts::{HTTP_SERVER_LOCATION, HTTP_SERVER_LOCATION_IF};
 use crate::http::settings::settings;
 use crate::http::variables::VariableEntry;
+use crate::message::Status;
 
 use super::compress::weaken_etag;
 
@@ -87,6 +90,14 @@ pub struct State {
     page: Shared,
     /// The format of `$date_local` and `$date_gmt`, where `config` has set one.
     time_format: Option<Vec<u8>>,
+    stub: Option<Stub>,
+}
+
+/// What a subrequest sends that fails or has no body.
+struct Stub {
+    text: Vec<u8>,
+    /// The Content-Type of the page that includes it.
+    content_type: Vec<u8>,
 }
 
 /// See [`State`]; none for requests without `ssi`.
@@ -116,16 +127,34 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
     }
 }
 
-/// The machine for a block that takes the place of the body of `exchange`, a subrequest; `content_type` is that of the
-/// page. `None` if commands are not followed there.
-pub fn machine_for_stub(
-    exchange: &mut Exchange,
-    content_type: &[u8],
-    context: &mut Context,
-) -> Option<Box<Ssi>> {
-    let site = context.site;
-    let settings = &site.settings(exchange.location).ssi;
-    (settings.enabled && settings.types.matches(content_type)).then(|| begin(exchange, settings))
+/// Makes the block that takes the place of a failed or empty response the response of `exchange`, with the filters of
+/// its location; its commands are followed where those of a page of this type would be. `false` if there is none.
+///
+/// As in nginx a block is in the context of the request that it stands for, and of the type that this has announced,
+/// else of the page's. (Unlike there, commands are followed in the place of an announced length of 0 too.)
+pub fn begin_stub(exchange: &mut Exchange, context: &mut Context) -> bool {
+    let Some(Stub { text, content_type }) = exchange.notes.ssi.as_mut().and_then(|state| state.stub.take())
+    else {
+        return false;
+    };
+    let announced = exchange.response.content_type.map(|span| exchange.response.text(span).to_vec());
+    exchange.error_status = None;
+    exchange.response.clear();
+    exchange.response.status = Status::OK;
+    exchange.response.set_content_type(&announced.unwrap_or(content_type));
+    exchange.response.set_content_length(text.len() as u64);
+    exchange.body = Body::Bytes(text);
+    run_header_filters(exchange, context);
+    true
+}
+
+/// The same for a request that has failed before it had a head.
+pub fn begin_stub_of_failure(exchange: &mut Exchange, context: &mut Context) -> bool {
+    let has_stub = exchange.notes.ssi.as_ref().is_some_and(|state| state.stub.is_some());
+    if has_stub {
+        exchange.response.content_type = None;
+    }
+    has_stub && begin_stub(exchange, context)
 }
 
 fn begin(exchange: &mut Exchange, settings: &Settings) -> Box<Ssi> {
@@ -134,10 +163,14 @@ fn begin(exchange: &mut Exchange, settings: &Settings) -> Box<Ssi> {
     Box::new(Ssi::new(settings, Shared::clone(&state.page)))
 }
 
-/// What a subrequest shares with the request that makes it: variables, blocks, captures.
-pub fn for_subrequest(parent: &Exchange) -> Note {
+/// What a subrequest shares with the request that makes it: variables, blocks, captures. `stub` is what it sends if it
+/// fails or has no body.
+pub fn for_subrequest(parent: &Exchange, stub: Option<Vec<u8>>) -> Note {
     let state = parent.notes.ssi.as_ref()?;
-    Some(Box::new(State { page: Shared::clone(&state.page), ..State::default() }))
+    let content_type = parent.response.content_type.map(|span| parent.response.text(span));
+    let content_type = content_type.unwrap_or_default().to_vec();
+    let stub = stub.map(|text| Stub { text, content_type });
+    Some(Box::new(State { page: Shared::clone(&state.page), time_format: None, stub }))
 }
 
 fn date(exchange: &Exchange, context: &Context, is_local: bool, out: &mut Vec<u8>) -> bool {

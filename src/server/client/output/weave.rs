@@ -39,8 +39,8 @@ pub struct Weave {
 enum Part {
     /// So many of them are out.
     Bytes(Vec<u8>, usize),
-    /// A subrequest's response, and what is shown if that is an error or has no body.
-    Pipe(SharedPipe, Option<Vec<u8>>),
+    /// A subrequest's response.
+    Pipe(SharedPipe),
 }
 
 /// What pulling came to.
@@ -104,14 +104,9 @@ impl Weave {
                 }
                 Ok(Pulled::Some)
             }
-            Some(Part::Pipe(pipe, stub)) => {
+            Some(Part::Pipe(pipe)) => {
                 let mut shared = pipe.borrow_mut();
-                if stub.is_some() && shared.has_failed() {
-                    let count = shared.front().len();
-                    shared.consume(count, res);
-                }
                 if !shared.front().is_empty() {
-                    *stub = None;
                     let mut input = shared.front();
                     let before = input.len();
                     self.behind.filter(&mut input, Signal::More, out, room)?;
@@ -121,10 +116,7 @@ impl Weave {
                 }
                 if shared.is_over() {
                     drop(shared);
-                    if let Some(Part::Pipe(_, Some(stub))) = self.parts.pop_front() {
-                        self.ahead += stub.len();
-                        self.parts.push_front(Part::Bytes(stub, 0));
-                    }
+                    self.parts.pop_front();
                     return Ok(Pulled::Some);
                 }
                 self.behind.filter(&mut &[][..], Signal::Flush, out, room)?;
@@ -146,7 +138,7 @@ impl Weave {
     /// Nobody wants the response any more.
     pub fn close(&mut self, res: &mut Resources) {
         for part in self.parts.drain(..) {
-            if let Part::Pipe(pipe, _) = part {
+            if let Part::Pipe(pipe) = part {
                 pipe.borrow_mut().close(res);
             }
         }
@@ -169,7 +161,7 @@ impl Client {
             && let Some(order) = weave.weaving.before.take()
             && let Some(pipe) = self.order(active, order, Some(key), false, res)
         {
-            weave.parts.push_back(Part::Pipe(pipe, None));
+            weave.parts.push_back(Part::Pipe(pipe));
         }
         if let Some(mut page) = weave.page.take() {
             if !self.follow_page(&mut page, weave, active, key, res) {
@@ -185,7 +177,7 @@ impl Client {
             && let Some(order) = weave.weaving.after.take()
             && let Some(pipe) = self.order(active, order, Some(key), false, res)
         {
-            weave.parts.push_back(Part::Pipe(pipe, None));
+            weave.parts.push_back(Part::Pipe(pipe));
         }
     }
 
@@ -243,10 +235,8 @@ impl Client {
         key: ClientKey,
         res: &mut Resources,
     ) {
-        let ssi::Include { order, stub, wait, set } = include;
-        let Some(pipe) = self.order(active, order, Some(key), false, res) else {
-            return weave.push_bytes(stub.unwrap_or_default());
-        };
+        let ssi::Include { order, wait, set } = include;
+        let Some(pipe) = self.order(active, order, Some(key), false, res) else { return };
         if set.is_some() {
             weave.awaited = Some((pipe, true));
             return;
@@ -254,6 +244,6 @@ impl Client {
         if wait {
             weave.awaited = Some((pipe.clone(), false));
         }
-        weave.parts.push_back(Part::Pipe(pipe, stub));
+        weave.parts.push_back(Part::Pipe(pipe));
     }
 }
