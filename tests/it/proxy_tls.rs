@@ -514,6 +514,34 @@ fn health_checks_speak_tls() {
     assert!(!server.error_log().contains("is unhealthy"), "{}", server.error_log());
 }
 
+/// A server of HTTP/1 is told by what it says, or does not, when the protocol is negotiated: nothing is sent to it.
+#[test]
+fn upstreams_that_do_not_speak_http_2_are_told_by_alpn() {
+    let mute = Secure::start("server-ec", &[]);
+    let server = Server::start(&format!(
+        "log_format tls '$status $upstream_error $request_uri'; access_log {{root}}/tls.log tls;
+         ssl_certificate {cert}; ssl_certificate_key {key}; upstream both {{ server 127.0.0.1:{mute}; server 127.0.0.1:{{port2}}; }}
+         server {{ listen {{port}};
+           location /g {{ grpc_pass grpcs://127.0.0.1:{mute}; }}
+           location /p {{ proxy_http_version 2; proxy_pass https://127.0.0.1:{mute}; }}
+           location /h {{ proxy_http_version 2; proxy_pass https://127.0.0.1:{{port2}}; }}
+           location /b {{ proxy_http_version 2; proxy_pass https://both; }} }}
+         server {{ listen {{port2}} ssl; return 200 fine; }}",
+        cert = fixture("server-ec.pem"),
+        key = fixture("server-ec.key"),
+        mute = mute.port,
+    ));
+    for path in ["/g", "/p", "/h", "/b"] {
+        assert_eq!(get(server.port(), path).status, 502, "{path}");
+        logged(&server, &format!("502 tls_no_http2 {path}"));
+    }
+    let log = server.error_log();
+    assert!(log.contains("upstream does not speak HTTP/2: it chose none of the protocols that were offered (ALPN: h2) while SSL handshaking to upstream"), "{log}");
+    assert!(log.contains("upstream does not speak HTTP/2: it refused the protocol \"h2\" (ALPN) while SSL handshaking to upstream"), "{log}");
+    assert!(!mute.saw("target"));
+    no_alarm(&server);
+}
+
 #[test]
 fn openssl_s_server_agrees_about_names_and_sessions() {
     let reserved = crate::util::Reserved::new();

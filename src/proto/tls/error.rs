@@ -1,6 +1,6 @@
 //! What ends a TLS connection before its time.
 
-use rustls::{CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error};
 
 use super::verify::{VerifyFailure, WrongName};
 
@@ -11,6 +11,8 @@ pub enum Fault {
     Broken,
     /// Both sides have nothing in common, or the peer gave up.
     Handshake,
+    /// The peer speaks no protocol within TLS that was offered (RFC 7301 section 3.2).
+    Protocol,
     /// The peer's certificate is not believed.
     Certificate,
     /// The configuration refuses the handshake (`ssl_reject_handshake`).
@@ -62,6 +64,7 @@ impl From<Error> for TlsError {
             | Error::PeerMisbehaved(_)
             | Error::PeerSentOversizedRecord
             | Error::DecryptError => Fault::Broken,
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) => Fault::Protocol,
             Error::PeerIncompatible(_) | Error::AlertReceived(_) | Error::NoApplicationProtocol => {
                 Fault::Handshake
             }

@@ -234,8 +234,10 @@ fn protocols_are_agreed_upon_or_the_handshake_fails() {
         assert_eq!(link.client.facts().alpn.as_ref(), expected.as_bytes());
     }
     let client = client_config(ClientOptions { protocols: with(&["spdy/3"]), ..client_options() });
-    let error = Link::new(&config, &client, "example.com").settle().unwrap_err();
-    assert_eq!(error.fault, Fault::Handshake);
+    let mut link = Link::new(&config, &client, "example.com");
+    assert_eq!(link.settle().unwrap_err().fault, Fault::Handshake);
+    // The client hears of it.
+    assert_eq!(link.settle().unwrap_err().fault, Fault::Protocol);
 }
 
 fn client_auth(rule: ClientAuth, certificate: Option<Pair>, versions: Versions) -> TlsFacts {

@@ -19,6 +19,8 @@ pub enum Failure {
     TlsHandshake,
     /// The peer's certificate is not believed, or for another name.
     TlsCertificate,
+    /// The peer does not speak HTTP/2 within TLS.
+    TlsProtocol,
     /// Coming to terms took too long.
     TlsTimeout,
     /// The peer took no more of the request for too long.
@@ -57,6 +59,7 @@ impl Failure {
             Failure::ConnectFailed => "connect_failed",
             Failure::TlsHandshake => "tls_handshake_failed",
             Failure::TlsCertificate => "tls_certificate_invalid",
+            Failure::TlsProtocol => "tls_no_http2",
             Failure::TlsTimeout => "tls_handshake_timeout",
             Failure::SendTimeout => "send_timeout",
             Failure::ResetBeforeHeader => "reset_before_header",
@@ -100,6 +103,7 @@ impl Failure {
             | Failure::Dns
             | Failure::TlsHandshake
             | Failure::TlsCertificate
+            | Failure::TlsProtocol
             | Failure::NotProcessed
             | Failure::ResetBeforeHeader => conditions::ERROR,
             Failure::Response(_) | Failure::StreamReset => conditions::INVALID_HEADER,

@@ -197,6 +197,18 @@ pub(super) fn refused(failure: &HandshakeFailure, exchange: &mut Exchange, res: 
             log(format_args!("{message}"));
             return Failure::TlsCertificate;
         }
+        HandshakeFailure::Tls(TlsError { fault: Fault::Protocol, .. }) => {
+            log(format_args!("upstream does not speak HTTP/2: it refused the protocol \"h2\" (ALPN)"));
+            return Failure::TlsProtocol;
+        }
+        HandshakeFailure::NoHttp2(chosen) => {
+            let chosen = String::from_utf8_lossy(chosen);
+            let chosen = if chosen.is_empty() { "none" } else { &*chosen };
+            log(format_args!(
+                "upstream does not speak HTTP/2: it chose {chosen} of the protocols that were offered (ALPN: h2)"
+            ));
+            return Failure::TlsProtocol;
+        }
         HandshakeFailure::Tls(error) => log(format_args!("SSL_do_handshake() failed (SSL: {error})")),
     }
     Failure::TlsHandshake

@@ -97,6 +97,18 @@ impl TlsLayer {
         &self.call
     }
 
+    /// Whether HTTP/2 was agreed upon (ALPN), once the handshake is over. A peer that was offered nothing else and did not
+    /// take it would answer in HTTP/1 (RFC 9113 section 3.2).
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn speaks_http2(&self) -> Result<(), HandshakeFailure> {
+        match self.machine.facts().alpn {
+            chosen if *chosen == *b"h2" => Ok(()),
+            chosen => Err(HandshakeFailure::NoHttp2(chosen)),
+        }
+    }
+
     /// Goes on with the handshake; whether it is over. What the peer sent behind it waits.
     ///
     /// # Errors
@@ -361,6 +373,8 @@ pub enum HandshakeFailure {
     Socket(Errno),
     /// Both sides did not come to terms.
     Tls(TlsError),
+    /// They did, but not about HTTP/2 within (ALPN): what the peer chose instead, which may be nothing.
+    NoHttp2(Box<[u8]>),
 }
 
 #[cfg(test)]
