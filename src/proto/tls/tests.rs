@@ -45,6 +45,7 @@ fn server_options(pairs: Vec<Pair>) -> ServerOptions {
         protocols: Vec::new(),
         compress_certificates: false,
         reject: false,
+        kernel: false,
         clock: clock(),
     }
 }
