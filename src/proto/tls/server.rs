@@ -68,6 +68,8 @@ struct Chosen {
     client_scheme: u16,
     /// Whether early data came.
     early: bool,
+    /// Of the ServerHello.
+    session_id: Box<[u8]>,
 }
 
 impl Default for ServerTls {
@@ -165,9 +167,12 @@ impl ServerTls {
             offer: greeted.offer,
             client_scheme: 0,
             early: false,
+            session_id: Box::default(),
         };
         chosen.connection.set_buffer_limit(None);
+        let before = output.len();
         machine::gather(&mut chosen.connection, output);
+        chosen.session_id = session_id(&output[before..]).unwrap_or_default().into();
         self.state = State::Chosen(Box::new(chosen));
         Ok(())
     }
@@ -244,6 +249,14 @@ impl ServerTls {
             machine::gather(&mut chosen.connection, output);
         }
     }
+}
+
+/// The identifier in the ServerHello that these bytes begin with (RFC 5246, 7.4.1.3); the library does not tell it.
+fn session_id(records: &[u8]) -> Option<&[u8]> {
+    // A handshake record with a ServerHello; behind both headers version and random.
+    let [0x16, 3, _, _, _, 2, _, _, _, rest @ ..] = records else { return None };
+    let (length, rest) = rest.get(34..)?.split_first()?;
+    rest.get(..usize::from(*length))
 }
 
 fn fail(error: rustls::Error, mut alert: AcceptedAlert, output: &mut Vec<u8>) -> TlsError {
@@ -329,6 +342,10 @@ impl Chosen {
             group: group.map_or(0, |group| names::group_number(group.name())),
             scheme: if reused { 0 } else { self.own_scheme(version, cipher, &offer) },
             reused,
+            session_id: match version {
+                ProtocolVersion::TLSv1_2 => self.session_id.clone(),
+                _ => Box::default(),
+            },
             server_name: self.server_name.clone(),
             alpn: connection.alpn_protocol().unwrap_or_default().into(),
             offer,

@@ -552,6 +552,8 @@ impl Client {
         flags: SendFlags,
         res: &mut Resources,
     ) -> Result<usize, Errno> {
+        // A record that is held open for more would wait for it without end.
+        let flags = if matches!(self.transport, Transport::Kernel(_)) { SendFlags::NOSIGNAL } else { flags };
         let socket = match &mut self.transport {
             Transport::Plain(socket) => (*socket).as_fd(),
             Transport::Kernel(kernel) => kernel.socket(),
@@ -565,8 +567,6 @@ impl Client {
             self.unsent.append(&mut res.out);
             std::mem::swap(&mut self.unsent, &mut res.out);
         }
-        // A record that is held open for more would wait for it without end.
-        let flags = if matches!(self.transport, Transport::Kernel(_)) { SendFlags::NOSIGNAL } else { flags };
         let gathered = res.out.len();
         let mut done = 0;
         while done < gathered + piece.len() {
