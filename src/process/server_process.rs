@@ -84,6 +84,7 @@ impl ServerProcess {
             listeners.renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))?;
         let threads = limits::thread_settings(main)?;
         folders::make(&site, threads.identity.as_ref(), &mut |level, text| log.write(level, text));
+        ask_for_kernel_tls(&site, &log);
         let logs = OpenLogs::open(&site.logs, None).map_err(|errors| texts(&errors).join("; "))?;
         let (site, logs) = (Arc::new(site), Arc::new(logs));
         let runtime = Runtime::start(Arc::clone(&site), listeners, threads, workers, Arc::clone(&logs))?;
@@ -212,6 +213,7 @@ impl ServerProcess {
             Arc::clone(&self.logs),
             deadline,
         );
+        ask_for_kernel_tls(&self.site, &self.log);
         limits::allow_core_files(&self.site.main);
         for path in gone {
             let _ = std::fs::remove_file(path);
@@ -230,6 +232,13 @@ impl ServerProcess {
             let reason = crate::server::listeners::describe(&error);
             self.log.write(Level::Alert, &format!("the master could not be told of the reload ({reason})"));
         }
+    }
+}
+
+/// Finds out what the kernel's TLS can do, where a server wants it: here, since it may have to load a module for us.
+fn ask_for_kernel_tls(site: &Site, log: &ProcessLog) {
+    if site.tls.wants_kernel() {
+        log.write(Level::Info, &crate::server::kernel_tls::support().describe());
     }
 }
 

@@ -4,6 +4,7 @@ pub mod client;
 pub mod compressed;
 pub mod config_files;
 pub mod files;
+pub mod kernel_tls;
 pub mod listeners;
 pub mod logs;
 pub mod names;

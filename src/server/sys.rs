@@ -131,6 +131,95 @@ pub fn set_tcp_fastopen(socket: impl AsFd, queue: i32) -> io::Result<()> {
     set_int_option(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
 }
 
+// --- TLS in the kernel (linux/tls.h, which libc does not have for Linux)
+
+const TLS_TX: i32 = 1;
+const TLS_RX: i32 = 2;
+const TLS_SET_RECORD_TYPE: i32 = 1;
+const TLS_GET_RECORD_TYPE: i32 = 2;
+
+/// Room for one ancillary message of a byte, aligned as `cmsghdr` wants it.
+#[repr(C, align(8))]
+struct RecordType([u8; 24]);
+
+fn set_bytes_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `value.len()` bytes, which outlive the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Prepares a connection for [`set_tls_keys`]; until then it is as before. ENOENT: this kernel does not have TLS;
+/// ENOTCONN: one side has shut down.
+pub fn attach_tls(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_bytes_option(socket, libc::IPPROTO_TCP, libc::TCP_ULP, b"tls")
+}
+
+/// Lets the kernel encrypt what is sent from now on (`transmits`), or decrypt what comes, with a
+/// `struct tls12_crypto_info_*`.
+pub fn set_tls_keys(socket: BorrowedFd<'_>, transmits: bool, info: &[u8]) -> io::Result<()> {
+    set_bytes_option(socket, libc::SOL_TLS, if transmits { TLS_TX } else { TLS_RX }, info)
+}
+
+/// Receives content that the kernel has decrypted, of one or several records of the same type, which is told too; `None`
+/// at the end of the stream.
+pub fn receive_record(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<u8>)> {
+    let mut control = RecordType([0; 24]);
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeros are valid for these pointers and numbers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<RecordType>() as _;
+    // SAFETY: the message describes `buffer` and `control`, which are writable and outlive the call.
+    let count = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
+    if count < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has set the length of what it wrote to `control`, and the macros stay within it; a header that
+    // they give is aligned, because `control` and CMSG_DATA's offset are.
+    let kind = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        let is_kind = !header.is_null()
+            && (*header).cmsg_level == libc::SOL_TLS
+            && (*header).cmsg_type == TLS_GET_RECORD_TYPE
+            && (*header).cmsg_len as usize > libc::CMSG_LEN(0) as usize;
+        is_kind.then(|| *libc::CMSG_DATA(header))
+    };
+    Ok((count as usize, kind))
+}
+
+/// Sends a record of this type through a connection that the kernel encrypts.
+pub fn send_record(socket: BorrowedFd<'_>, kind: u8, content: &[u8]) -> io::Result<usize> {
+    let mut control = RecordType([0; 24]);
+    let mut vector = libc::iovec { iov_base: content.as_ptr().cast_mut().cast(), iov_len: content.len() };
+    // SAFETY: zeros are valid for these pointers and numbers.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    // SAFETY: CMSG_SPACE(1) is 24, what `control` has, so that the first header and its byte lie within it and are
+    // aligned; `content` is only read and outlives the call.
+    let count = unsafe {
+        message.msg_controllen = libc::CMSG_SPACE(1) as _;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = libc::SOL_TLS;
+        (*header).cmsg_type = TLS_SET_RECORD_TYPE;
+        (*header).cmsg_len = libc::CMSG_LEN(1) as _;
+        *libc::CMSG_DATA(header) = kind;
+        libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL)
+    };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(count as usize) }
+}
+
 /// What the kernel measured on a TCP connection. A number that is no TCP socket is an error.
 pub fn tcp_info(socket: RawFd) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
@@ -389,6 +478,12 @@ mod process_tests {
     #[test]
     fn descriptors_that_are_not_open_or_standard_are_not_adopted() {
         assert!(adopt_inherited_descriptors(&[0, 1, 2, i32::MAX, -1]).is_empty());
+    }
+
+    #[test]
+    fn an_ancillary_message_of_a_byte_has_its_room() {
+        // SAFETY: the macro computes a number.
+        assert_eq!(unsafe { libc::CMSG_SPACE(1) } as usize, size_of::<RecordType>());
     }
 
     #[test]

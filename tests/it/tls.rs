@@ -919,3 +919,267 @@ fn a_stapled_response_is_sent() {
     let text = said.text();
     assert!(text.contains("OCSP response") && !text.contains("no response sent"), "{text}");
 }
+
+#[test]
+fn tickets_are_taken_over_a_rotation_of_their_keys() {
+    for (version, length) in [("TLSv1.2", 48), ("TLSv1.3", 80)] {
+        let conf = |keys: &[&str]| {
+            let keys: String =
+                keys.iter().map(|key| format!("ssl_session_ticket_key {{root}}/{key}; ")).collect();
+            text(&format!("ssl_protocols {version}; {keys} return 200 $ssl_session_reused;"))
+        };
+        let key = |number: u8| noise(length).iter().map(|byte| byte ^ number).collect::<Vec<u8>>();
+        let server =
+            Server::builder(&conf(&["a", "b"])).file("a", key(1)).file("b", key(2)).file("c", key(3)).start();
+        // What one process made is good in another with the same keys: several machines may share a name.
+        let other = Server::builder(&conf(&["b", "a"])).file("a", key(1)).file("b", key(2)).start();
+        let connector = Connector::new(&[], None);
+        assert!(!is_resumed(&connector, &server));
+        assert!(is_resumed(&connector, &other), "{version}: by the second key");
+        // That connection brought a ticket made with b, which a rotation makes the last one.
+        server.configure(&conf(&["c", "b"]));
+        server.reload();
+        eventually("the new keys", || server.error_log().contains("reconfigured"));
+        assert!(is_resumed(&connector, &server), "{version}: by the old key");
+        assert!(is_resumed(&connector, &server), "{version}: by the new key");
+        server.configure(&conf(&["a"]));
+        server.reload();
+        eventually("the newest keys", || server.error_log().matches("reconfigured").count() == 2);
+        assert!(!is_resumed(&connector, &server), "{version}: the key is gone");
+    }
+}
+
+#[test]
+fn variables_are_those_of_nginx() {
+    if !crate::util::nginx::available() || !has("openssl") || !has("curl") {
+        return;
+    }
+    // Those that nginx 1.22 has and that say the same in every handshake.
+    let names = "protocol cipher ciphers curve curves server_name session_reused early_data alpn_protocol client_verify \
+        client_s_dn client_i_dn client_s_dn_legacy client_i_dn_legacy client_serial client_fingerprint client_v_start \
+        client_v_end client_v_remain client_escaped_cert";
+    let values: String =
+        names.split_ascii_whitespace().map(|name| format!("{name}=[$ssl_{name}]\\n")).collect();
+    let conf = text(&format!(
+        "ssl_protocols TLSv1.2 TLSv1.3; ssl_ecdh_curve prime256v1; ssl_verify_client optional_no_ca;
+         ssl_client_certificate {{fixtures}}/ca.pem; return 200 \"{values}\";"
+    ));
+    let servers = [Server::start(&conf), crate::util::nginx::Nginx::start(&conf)];
+    for certificate in [None, Some("client"), Some("self")] {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let answers = servers.each_ref().map(|server| {
+                let files = certificate
+                    .map(|name| (format!("{FIXTURES}/{name}.pem"), format!("{FIXTURES}/{name}.key")));
+                let mut arguments = vec![version, "-groups", "P-256", "-alpn", "http/1.1"];
+                if let Some((chain, key)) = &files {
+                    arguments.extend(["-cert", chain, "-key", key]);
+                }
+                let said = s_client(server, &arguments, "/").text();
+                let lines = said.lines().filter(|line| line.contains("=[")).map(str::to_owned);
+                lines.collect::<Vec<String>>()
+            });
+            assert_eq!(answers[0].len(), names.split_ascii_whitespace().count(), "{:?}", answers[0]);
+            assert_eq!(answers[0], answers[1], "{version} {certificate:?}");
+        }
+    }
+}
+
+#[test]
+fn sessions_of_a_cache_have_the_identifier_that_clients_see() {
+    if !has("openssl") {
+        return;
+    }
+    let server = Server::start(&text(
+        "ssl_session_tickets off; ssl_session_cache shared:s:1m; return 200 \"<$ssl_session_id>\\n\";",
+    ));
+    let file = server.path("session");
+    let file = file.to_str().expect("UTF-8");
+    for argument in ["-sess_out", "-sess_in"] {
+        let said = s_client(&server, &["-tls1_2", argument, file], "/").text();
+        let id =
+            said.lines().find_map(|line| line.trim().strip_prefix("Session-ID: ")).expect("an identifier");
+        assert!(id.len() == 64 && said.contains(&format!("<{}>", id.to_ascii_lowercase())), "{said}");
+    }
+}
+
+/// Whether this machine's kernel can encrypt by itself.
+fn kernel_has_tls() -> bool {
+    let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();
+    known.split_ascii_whitespace().any(|name| name == "tls")
+}
+
+/// A server that gives its connections to the kernel where that can take them.
+fn kernel_server(directives: &str) -> Server {
+    Server::start(&format!(
+        "worker_processes 1; error_log {{root}}/error.log debug; http {{ {} }}",
+        text(&format!(
+            "root {{root}}/html; ssl_conf_command Options KTLS; open_file_cache max=10; {directives}"
+        ))
+    ))
+}
+
+/// How many connections the kernel was given.
+fn given(server: &Server) -> usize {
+    server.error_log().matches("the kernel encrypts from here on").count()
+}
+
+#[test]
+fn the_kernel_is_asked_once_whether_it_encrypts() {
+    let server = kernel_server("");
+    let expected =
+        if kernel_has_tls() { "the kernel encrypts by itself: [" } else { "the kernel does not have TLS (" };
+    eventually("a line", || server.error_log().contains(expected));
+    assert!(!Server::start(&text("")).error_log().contains("the kernel"));
+}
+
+#[test]
+fn the_kernel_sends_files_with_every_suite() {
+    if !has("openssl") {
+        return;
+    }
+    let server = kernel_server("");
+    let big = noise((2 << 20) + 77);
+    server.write("html/big", &big);
+    let mut connections = 0;
+    for (version, option, suite) in [
+        ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        ("-tls1_2", "-cipher", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        ("-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"),
+        ("-tls1_3", "-ciphersuites", "TLS_AES_256_GCM_SHA384"),
+        ("-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"),
+    ] {
+        let said = s_client(&server, &["-quiet", version, option, suite], "/big");
+        assert!(said.stdout.ends_with(&big), "{suite}: {}", said.stderr);
+        connections += usize::from(kernel_has_tls());
+        eventually("the kernel's part", || given(&server) == connections);
+    }
+    assert!(!server.error_log().contains("[alert]"), "{}", server.error_log());
+}
+
+#[test]
+fn a_connection_goes_on_after_the_kernel_took_it() {
+    let upstream = Upstream::http(|_, body| {
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes()
+            .into_iter()
+            .chain(body.iter().copied())
+            .collect()
+    });
+    let server = kernel_server(&format!(
+        "client_max_body_size 10m; location /p {{ proxy_pass http://127.0.0.1:{}; proxy_http_version 1.1; }}
+         location /s {{ return 200 small; }}",
+        upstream.port()
+    ));
+    let big = noise((3 << 20) + 5);
+    server.write("html/big", &big);
+    let mut client = connect_tls(server.port(), "example.com", &[]);
+    for round in 0..3 {
+        client.send("GET /s HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_response().text(), "small");
+        // Pipelined behind it: what comes while the file is sent is read by whoever has the keys then.
+        client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\nGET /s HTTP/1.1\r\nHost: a\r\n\r\n");
+        std::thread::sleep(Duration::from_millis(50));
+        client.send("GET /s HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.read_response().body == big, "round {round}");
+        assert_eq!(client.read_response().text(), "small");
+        assert_eq!(client.read_response().text(), "small");
+        let body = noise(500_000 + round);
+        client.send(format!("POST /p HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len()));
+        client.send(&body);
+        assert!(client.read_response().body == body, "upload {round}");
+        client.send("GET /big HTTP/1.1\r\nHost: a\r\nRange: bytes=1000000-1999999\r\n\r\n");
+        let part = client.read_response();
+        assert!(part.status == 206 && part.body == big[1_000_000..2_000_000]);
+    }
+    assert_eq!(given(&server), usize::from(kernel_has_tls()));
+    // The last response of a connection comes whole, with a goodbye behind it.
+    client.send("GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert!(client.read_response().body == big);
+    client.expect_closed();
+    // A reader that pauses.
+    let mut client = connect_tls(server.port(), "example.com", &[]);
+    client.send("GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(client.read_response().body == big);
+    client.expect_closed();
+    assert!(
+        !server.error_log().contains("[alert]") && !server.error_log().contains("[crit]"),
+        "{}",
+        server.error_log()
+    );
+}
+
+#[test]
+fn what_the_kernel_cannot_decrypt_ends_the_connection() {
+    let server = kernel_server("keepalive_timeout 60s; location /s { return 200 small; }");
+    let big = noise(1 << 20);
+    server.write("html/big", &big);
+    for garbage in [&[&b"\x17\x03\x03\x00\x20"[..], &[9; 32]].concat()[..], b"GET / HTTP/1.1\r\n\r\n"] {
+        let socket = TcpStream::connect((Ipv4Addr::LOCALHOST, server.port())).expect("connect");
+        let mut other = socket.try_clone().expect("dup");
+        let (mut client, _) = Connector::new(&[], None).try_over(socket, "example.com").expect("a handshake");
+        client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(client.read_response().body == big);
+        other.write_all(garbage).expect("send");
+        assert!(client.response_to("GET").is_err());
+    }
+    let mut client = connect_tls(server.port(), "example.com", &[]);
+    client.send("GET /s HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.read_response().text(), "small");
+}
+
+#[test]
+fn a_client_s_goodbye_ends_a_connection_that_the_kernel_has() {
+    if !has("openssl") {
+        return;
+    }
+    let server = kernel_server("location /s { return 200 small; }");
+    server.write("html/big", noise(1 << 20));
+    let address = format!("127.0.0.1:{}", server.port());
+    // Without -ign_eof it says goodbye at the end of its input, and reads on.
+    let said = run(
+        "sh",
+        &[
+            "-c",
+            &format!(
+                "(printf 'GET /big HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n'; sleep 1) | openssl s_client -connect {address} -quiet -no_ign_eof | wc -c"
+            ),
+        ],
+        b"",
+    );
+    assert!(said.text().trim().parse::<usize>().is_ok_and(|count| count > 1 << 20), "{said:?}");
+    eventually("the line", || server.access_log().contains("GET /big"));
+    assert!(!server.error_log().contains("[alert]"), "{}", server.error_log());
+}
+
+#[test]
+fn python_speaks_with_us() {
+    if !has("python3") {
+        return;
+    }
+    let server = Server::start(&text("return 200 \"$ssl_protocol $ssl_session_reused\";"));
+    let script = "
+import socket, ssl, sys
+for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+    context = ssl.create_default_context(cafile=sys.argv[2])
+    context.minimum_version = context.maximum_version = version
+    session = None
+    for _ in range(2):
+        with socket.create_connection(('127.0.0.1', int(sys.argv[1]))) as bare:
+            with context.wrap_socket(bare, server_hostname='example.com', session=session) as tls:
+                tls.sendall(b'GET / HTTP/1.1\\r\\nHost: example.com\\r\\nConnection: close\\r\\n\\r\\n')
+                answer = b''
+                while piece := tls.recv(4096): answer += piece
+                session = tls.session
+                print(answer.split(b'\\r\\n\\r\\n')[1].decode(), tls.session_reused)";
+    let script = server.write("script.py", script);
+    let (port, authority) = (server.port().to_string(), format!("{FIXTURES}/ca.pem"));
+    let said = run("python3", &[script.to_str().expect("UTF-8"), &port, &authority], b"");
+    assert_eq!(
+        said.text(),
+        "TLSv1.2 . False\nTLSv1.2 r True\nTLSv1.3 . False\nTLSv1.3 r True\n",
+        "{}",
+        said.stderr
+    );
+}

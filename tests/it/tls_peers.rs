@@ -58,6 +58,7 @@ fn options() -> ServerOptions {
         protocols: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         compress_certificates: false,
         reject: false,
+        kernel: false,
         clock,
     }
 }

@@ -95,3 +95,33 @@ impl Site {
         shared.is_some_and(|shared| shared.protocol.http2) || self.settings(self.server(server).root).http2.on
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::testing::complaints;
+
+    #[test]
+    fn obsolete_directives_are_warned_of_with_what_to_use_instead() {
+        for (directive, instead) in [
+            ("http2_idle_timeout 3m", ", use the \"keepalive_timeout\" directive instead"),
+            ("http2_max_field_size 4k", ", use the \"large_client_header_buffers\" directive instead"),
+            ("http2_max_header_size 16k", ", use the \"large_client_header_buffers\" directive instead"),
+            ("http2_max_requests 1000", ", use the \"keepalive_requests\" directive instead"),
+            ("http2_recv_timeout 30s", ", use the \"client_header_timeout\" directive instead"),
+            ("http2_max_concurrent_pushes 10", ", ignored"),
+            ("http2_push /a.css", ", ignored"),
+            ("http2_push_preload on", ", ignored"),
+        ] {
+            let name = directive.split(' ').next().unwrap_or_default();
+            assert_eq!(
+                complaints(&format!("server {{ listen 80; {directive}; }}")),
+                [format!("[warn] the \"{name}\" directive is obsolete{instead}")]
+            );
+        }
+        assert_eq!(complaints("server { listen 80; http2 on; http2_body_preread_size 1m; }"), [""; 0]);
+        assert_eq!(
+            complaints("server { listen 80; http2_body_preread_size 2g; }"),
+            ["[emerg] the maximum body preread buffer size is 2147483647"]
+        );
+    }
+}

@@ -247,6 +247,8 @@ pub struct ServerOptions {
     pub compress_certificates: bool,
     /// Whether every handshake is refused (`ssl_reject_handshake`).
     pub reject: bool,
+    /// Whether connections may be given to the kernel: their secrets can be had then.
+    pub kernel: bool,
     /// The time.
     pub clock: Arc<TlsClock>,
 }
@@ -260,6 +262,7 @@ pub struct ServerTlsConfig {
     pub(super) client_auth: ClientAuth,
     pub(super) client_trust: Arc<Trust>,
     pub(super) reject: bool,
+    pub(super) kernel: bool,
     pub(super) clock: Arc<TlsClock>,
 }
 
@@ -284,6 +287,7 @@ impl ServerTlsConfig {
             suites_1_3: options.primitives.suites_1_3,
         };
         let mut inner = builder.with_cert_resolver(Arc::new(resolver));
+        inner.enable_secret_extraction = options.kernel;
         inner.ignore_client_order = options.prefer_server_ciphers;
         inner.max_fragment_size = fragment_size(options.record_size);
         inner.alpn_protocols = options.protocols;
@@ -309,8 +313,14 @@ impl ServerTlsConfig {
             client_auth: options.client_auth,
             client_trust: options.client_trust,
             reject: options.reject,
+            kernel: options.kernel,
             clock: options.clock,
         })
+    }
+
+    /// Whether connections may be given to the kernel.
+    pub fn wants_kernel(&self) -> bool {
+        self.kernel
     }
 
     /// The same for a client that may choose between these protocols, the most wanted first.

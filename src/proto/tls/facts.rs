@@ -51,6 +51,9 @@ pub struct TlsFacts {
     pub scheme: u16,
     /// Whether an earlier session was taken up.
     pub reused: bool,
+    /// The session's identifier as the ServerHello named it, in TLS 1.2; empty where there is none. In TLS 1.3 sessions
+    /// have none that both sides know.
+    pub session_id: Box<[u8]>,
     /// The name that the client asked for, in lower case; empty if it named none.
     pub server_name: Box<str>,
     /// The protocol that was agreed upon; empty if none was.

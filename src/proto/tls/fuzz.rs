@@ -25,6 +25,7 @@ pub fn config() -> &'static Arc<ServerTlsConfig> {
             protocols: vec![b"http/1.1".to_vec()],
             compress_certificates: true,
             reject: false,
+            kernel: false,
             clock: Arc::new(TlsClock::new(1_900_000_000)),
         };
         Arc::new(ServerTlsConfig::new(options).expect("a configuration"))

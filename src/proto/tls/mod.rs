@@ -21,6 +21,7 @@ mod der;
 mod error;
 mod facts;
 pub mod fuzz;
+mod kernel;
 mod machine;
 pub mod names;
 pub mod pem;
@@ -46,6 +47,7 @@ pub use config::{
 };
 pub use error::{Fault, TlsError};
 pub use facts::{ClientCertificate, ClientVerdict, Offer, TlsFacts};
+pub use kernel::{KernelKeys, KernelSecrets, KernelSuite};
 pub use machine::Received;
 pub use server::{Hello, ServerTls, looks_like_tls};
 pub use sessions::SessionCache;

@@ -11,6 +11,7 @@ use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 use super::config::ServerTlsConfig;
 use super::error::{Fault, TlsError};
 use super::facts::{ClientCertificate, Offer, TlsFacts};
+use super::kernel::{Boundary, KernelSecrets, KernelSuite};
 use super::machine::{self, Received};
 use super::names;
 use super::verify::{ClientAuth, Purpose, take_client_scheme};
@@ -37,6 +38,8 @@ pub struct Hello<'a> {
 /// then `receive` again with what is left of the input, and so on; `write` and `close` once `is_open`.
 pub struct ServerTls {
     state: State,
+    /// Where the peer's bytes stand.
+    boundary: Boundary,
 }
 
 enum State {
@@ -65,6 +68,8 @@ struct Chosen {
     client_scheme: u16,
     /// Whether early data came.
     early: bool,
+    /// Of the ServerHello.
+    session_id: Box<[u8]>,
 }
 
 impl Default for ServerTls {
@@ -76,13 +81,25 @@ impl Default for ServerTls {
 impl ServerTls {
     /// For a connection that was just accepted.
     pub fn new() -> ServerTls {
-        ServerTls { state: State::Waiting(Box::default()) }
+        ServerTls { state: State::Waiting(Box::default()), boundary: Boundary::default() }
     }
 
     /// Takes bytes of the peer: appends the plaintext in them to `plaintext`, and what is to be sent to `output`. All
     /// of the input is used unless the answer is [`Received::Hello`]. After an error `output` has the alert, and the
     /// machine is of no further use.
     pub fn receive(
+        &mut self,
+        input: &mut &[u8],
+        plaintext: &mut Vec<u8>,
+        output: &mut Vec<u8>,
+    ) -> Result<Received, TlsError> {
+        let before = *input;
+        let result = self.take(input, plaintext, output);
+        self.boundary.pass(&before[..before.len() - input.len()]);
+        result
+    }
+
+    fn take(
         &mut self,
         input: &mut &[u8],
         plaintext: &mut Vec<u8>,
@@ -150,9 +167,12 @@ impl ServerTls {
             offer: greeted.offer,
             client_scheme: 0,
             early: false,
+            session_id: Box::default(),
         };
         chosen.connection.set_buffer_limit(None);
+        let before = output.len();
         machine::gather(&mut chosen.connection, output);
+        chosen.session_id = session_id(&output[before..]).unwrap_or_default().into();
         self.state = State::Chosen(Box::new(chosen));
         Ok(())
     }
@@ -198,6 +218,30 @@ impl ServerTls {
         self.write_vectored(&[IoSlice::new(plaintext)], output);
     }
 
+    /// What the kernel must know to take the connection over; `None` where the configuration does not let it, or not
+    /// now: the handshake goes on, or a part of a record has come.
+    pub fn kernel_suite(&self) -> Option<KernelSuite> {
+        let State::Chosen(chosen) = &self.state else { return None };
+        let connection = &chosen.connection;
+        if !chosen.config.kernel || connection.is_handshaking() || !self.boundary.is_between_records() {
+            return None;
+        }
+        let suite = connection.negotiated_cipher_suite()?;
+        KernelSuite::of(suite.tls13().is_some(), names::cipher(suite.suite().into())?)
+    }
+
+    /// Gives the connection up for the kernel to go on with: what was to be sent must have been taken out, and the
+    /// machine is of no further use.
+    pub fn into_kernel(&mut self) -> Result<KernelSecrets, TlsError> {
+        let internal = |why: &str| TlsError::new(Fault::Internal, why.to_owned());
+        let State::Chosen(chosen) = std::mem::replace(&mut self.state, State::Failed) else {
+            return Err(internal("no connection to give to the kernel"));
+        };
+        let is_1_3 = chosen.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let secrets = chosen.connection.dangerous_extract_secrets()?;
+        KernelSecrets::new(is_1_3, secrets).ok_or_else(|| internal("a cipher that kernels do not have"))
+    }
+
     /// Appends the notice that nothing more is sent (`close_notify`).
     pub fn close(&mut self, output: &mut Vec<u8>) {
         if let State::Chosen(chosen) = &mut self.state {
@@ -205,6 +249,14 @@ impl ServerTls {
             machine::gather(&mut chosen.connection, output);
         }
     }
+}
+
+/// The identifier in the ServerHello that these bytes begin with (RFC 5246, 7.4.1.3); the library does not tell it.
+fn session_id(records: &[u8]) -> Option<&[u8]> {
+    // A handshake record with a ServerHello; behind both headers version and random.
+    let [0x16, 3, _, _, _, 2, _, _, _, rest @ ..] = records else { return None };
+    let (length, rest) = rest.get(34..)?.split_first()?;
+    rest.get(..usize::from(*length))
 }
 
 fn fail(error: rustls::Error, mut alert: AcceptedAlert, output: &mut Vec<u8>) -> TlsError {
@@ -290,6 +342,10 @@ impl Chosen {
             group: group.map_or(0, |group| names::group_number(group.name())),
             scheme: if reused { 0 } else { self.own_scheme(version, cipher, &offer) },
             reused,
+            session_id: match version {
+                ProtocolVersion::TLSv1_2 => self.session_id.clone(),
+                _ => Box::default(),
+            },
             server_name: self.server_name.clone(),
             alpn: connection.alpn_protocol().unwrap_or_default().into(),
             offer,

@@ -45,6 +45,7 @@ fn server_options(pairs: Vec<Pair>) -> ServerOptions {
         protocols: Vec::new(),
         compress_certificates: false,
         reject: false,
+        kernel: false,
         clock: clock(),
     }
 }
@@ -588,4 +589,78 @@ fn a_handshake_byte_by_byte_succeeds() {
     let mut link = Link::new(&config, &client_config(client_options()), "example.com");
     link.cuts = vec![1];
     link.talk();
+}
+
+#[test]
+fn sessions_of_tls_1_2_have_an_identifier_that_stays() {
+    let session_id = |tls13: bool| {
+        let mut options = server_options(both_kinds());
+        options.sessions = Some(Arc::new(SessionCache::new(1 << 20, 300, clock())));
+        let config = server_config(options);
+        let mut options = client_options();
+        options.primitives.versions = Versions { tls12: !tls13, tls13 };
+        let client = client_config(options);
+        let facts = [(); 2].map(|()| Link::new(&config, &client, "example.com").talk());
+        assert_eq!(facts.each_ref().map(|facts| facts.reused), [false, true]);
+        facts.map(|facts| facts.session_id)
+    };
+    let [first, second] = session_id(false);
+    assert_eq!((first.len(), first), (32, second));
+    assert_eq!(session_id(true), [Box::default(), Box::default()]);
+}
+
+#[test]
+fn a_connection_is_given_to_the_kernel_between_records_only() {
+    for (suites, tls13) in [
+        ("AES128", false),
+        ("AES256", false),
+        ("CHACHA20", false),
+        ("AES_128", true),
+        ("AES_256", true),
+        ("CHACHA20", true),
+    ] {
+        let mut options = server_options(both_kinds());
+        options.kernel = true;
+        let config = server_config(options);
+        let mut options = client_options();
+        options.primitives.versions = Versions { tls12: !tls13, tls13 };
+        let wanted =
+            |suite: &Suite| names::cipher(suite.suite().into()).is_some_and(|name| name.contains(suites));
+        options.primitives.suites_1_2.retain(wanted);
+        options.primitives.suites_1_3.retain(wanted);
+        let mut link = Link::new(&config, &client_config(options), "example.com");
+        assert_eq!(link.server.kernel_suite(), None, "before the handshake");
+        link.talk();
+        // Two records of plaintext, of which the second comes in two parts.
+        link.client.write(b"one", &mut link.to_server);
+        let first = link.to_server.len();
+        link.client.write(b"two", &mut link.to_server);
+        let bytes = std::mem::take(&mut link.to_server);
+        for (from, to, is_free) in [
+            (0, first, true),
+            (first, first + 3, false),
+            (first + 3, first + 9, false),
+            (first + 9, bytes.len(), true),
+        ] {
+            link.serve(&bytes[from..to]).unwrap();
+            assert_eq!(
+                link.server.kernel_suite().is_some(),
+                is_free,
+                "{suites} after {to} of {}",
+                bytes.len()
+            );
+        }
+        let suite = link.server.kernel_suite().unwrap();
+        let secrets = link.server.into_kernel().unwrap();
+        assert_eq!((secrets.suite, suite.is_1_3), (suite, tls13));
+        let length = if suites.contains("128") { 40 } else { 56 };
+        assert_eq!((secrets.transmit.as_bytes().len(), secrets.receive.as_bytes().len()), (length, length));
+        // The Finished of TLS 1.2 and what talk() said; the tickets of TLS 1.3, where the Finished has keys of its own.
+        assert!(secrets.sent_records >= 2 - u64::from(tls13), "{}", secrets.sent_records);
+        assert!(link.server.into_kernel().is_err(), "once");
+    }
+    let config = server_config(server_options(both_kinds()));
+    let mut link = Link::new(&config, &client_config(client_options()), "example.com");
+    link.talk();
+    assert_eq!(link.server.kernel_suite(), None, "only where it is asked for");
 }

@@ -8,6 +8,7 @@ use crate::message::{FieldName, Method, Status};
 use crate::proto::h1::{After, Event, HeadLimits};
 use crate::server::worker::resources::Resources;
 
+use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
 impl Client {
@@ -16,6 +17,7 @@ impl Client {
         let core = &exchange.scope_settings().core;
         exchange.keep_alive
             && !res.quitting
+            && !matches!(&self.transport, Transport::Kernel(kernel) if kernel.is_worn())
             && core.keepalive_timeout.idle_ms > 0
             && u64::from(self.facts.requests) < core.keepalive_requests
             && res.env.now.monotonic_ms.saturating_sub(self.facts.accepted_ms) < core.keepalive_time

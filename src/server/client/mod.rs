@@ -15,6 +15,7 @@
 
 pub mod closing;
 pub mod h2;
+pub mod kernel_tls;
 pub mod lane;
 pub mod named_certificates;
 pub mod output;

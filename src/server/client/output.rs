@@ -401,12 +401,17 @@ impl Client {
         };
         let now_ms = res.env.now.monotonic_ms;
         let warmth = if sending::was_resident(&range.handle, now_ms) { Warmth::JustRead } else { warmth };
-        let socket = self.transport.plain().filter(|_| output.sendfile && !sending::is_direct(&range.handle));
+        let by_kernel = output.sendfile && !sending::is_direct(&range.handle);
+        if by_kernel {
+            self.give_to_kernel(range.length, res)?;
+        }
+        let socket = self.transport.plain().filter(|_| by_kernel);
         let Some(socket) = socket else {
             return self.send_copied(output, range, length, warmth, key, res);
         };
         match send_range(socket, &range.handle, range.offset, length as usize, warmth) {
             Ok(Sent::Wrote(count)) => {
+                self.transport.count_sent(count as u64)?;
                 // What was found in memory is not looked for again while the rest of it is sent.
                 output.warmth.get_or_insert((range.offset + length, Warmth::JustRead));
                 if warmth == Warmth::Unknown {
@@ -528,7 +533,7 @@ impl Client {
 
     /// The socket has room again, or the connection's turn has come.
     pub fn on_writable(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
-        if !self.unsent.is_empty() {
+        if !self.unsent.is_empty() || self.transport.owes_goodbye() {
             match self.flush(res) {
                 // The time that the socket had is over; between requests, idle time begins.
                 Ok(true) if matches!(self.state, State::Head) => {
@@ -554,13 +559,13 @@ impl Client {
     /// Sends what was gathered; `false` if some of it had to be kept.
     pub fn flush(&mut self, res: &mut Resources) -> Result<bool, Errno> {
         self.send_with(b"", SendFlags::NOSIGNAL, res)?;
-        Ok(self.unsent.is_empty())
+        Ok(self.unsent.is_empty() && !self.transport.owes_goodbye())
     }
 
     /// The same before the connection is closed: the last bytes wait for the FIN and share its packet.
     pub fn flush_last(&mut self, res: &mut Resources) -> Result<bool, Errno> {
         self.send_with(b"", SendFlags::NOSIGNAL | SendFlags::MORE, res)?;
-        Ok(self.unsent.is_empty())
+        Ok(self.unsent.is_empty() && !self.transport.owes_goodbye())
     }
 
     /// Sends what was gathered and then `piece`; returns how much of the piece was taken. What is left of the gathered
@@ -571,8 +576,11 @@ impl Client {
         flags: SendFlags,
         res: &mut Resources,
     ) -> Result<usize, Errno> {
+        // A record that is held open for more would wait for it without end.
+        let flags = if matches!(self.transport, Transport::Kernel(_)) { SendFlags::NOSIGNAL } else { flags };
         let socket = match &mut self.transport {
             Transport::Plain(socket) => (*socket).as_fd(),
+            Transport::Kernel(kernel) => kernel.socket(),
             Transport::Stream(_) | Transport::Pipe(_) => {
                 debug_assert!(res.out.is_empty(), "nothing is gathered for a lane");
                 return self.lane_mut().map_or(Err(Errno::NOTCONN), |lane| lane.send(piece));
@@ -606,6 +614,14 @@ impl Client {
             }
         }
         self.keep_unsent(done.min(gathered), res);
+        if let Transport::Kernel(kernel) = &self.transport {
+            if done > 0 {
+                kernel.count(done as u64)?;
+            }
+            if self.unsent.is_empty() {
+                kernel.say_goodbye()?;
+            }
+        }
         Ok(done.saturating_sub(gathered))
     }
 

@@ -382,7 +382,7 @@ impl Client {
                 // Written a moment ago: it is in the page cache as a rule, and where it is not, waiting for the disk
                 // once is what nginx does as well.
                 match sending::send_descriptor(socket, file, offset, most as usize, Warmth::JustRead) {
-                    Ok(Sent::Wrote(count)) => Ok(count as u64),
+                    Ok(Sent::Wrote(count)) => self.transport.count_sent(count as u64).map(|()| count as u64),
                     Ok(Sent::Blocked | Sent::Cold) => Ok(0),
                     Ok(Sent::Truncated) => Err(Errno::IO),
                     Err(error) => Err(Errno::from_io_error(&error).unwrap_or(Errno::IO)),

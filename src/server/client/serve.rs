@@ -132,8 +132,10 @@ impl Client {
                 Err(_) => return self.on_broken(res),
             };
             // A short read emptied the socket: the next byte brings a new event. The peer's FIN may have come with
-            // the event that is being served, and brings none.
-            self.flags.unread = count == buffer.len() || self.flags.read_closed;
+            // the event that is being served, and brings none. The kernel's TLS stops where records of a kind do.
+            self.flags.unread = count == buffer.len()
+                || self.flags.read_closed
+                || matches!(self.transport, Transport::Kernel(_));
             let consumed = match self.transport {
                 Transport::Tls(_) => self.take_encrypted(&buffer[..count], key, res),
                 _ => self.consume(&buffer[..count], false, key, res),

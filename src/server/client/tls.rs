@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use crate::base::level::Level;
-use crate::proto::tls::{Fault, Received, ServerTls, TlsError, looks_like_tls};
+use crate::proto::tls::{Fault, KernelSecrets, KernelSuite, Received, ServerTls, TlsError, looks_like_tls};
 use crate::server::worker::resources::Resources;
 
 use super::named_certificates::Asked;
@@ -34,6 +34,8 @@ pub struct TlsSocket {
     ended: bool,
     /// It was told that we don't either.
     said_goodbye: bool,
+    /// The kernel cannot take it over.
+    stays: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,7 @@ impl TlsSocket {
             stage: Stage::Fresh,
             ended: false,
             said_goodbye: false,
+            stays: false,
         }
     }
 
@@ -115,6 +118,23 @@ impl TlsSocket {
         if self.is_open() && !std::mem::replace(&mut self.said_goodbye, true) {
             self.machine.close(unsent);
         }
+    }
+
+    /// What the kernel must know to take the connection over, if it may.
+    pub fn kernel_suite(&self) -> Option<KernelSuite> {
+        let may = self.stage == Stage::Open && !self.ended && !self.said_goodbye && !self.stays;
+        may.then(|| self.machine.kernel_suite()).flatten()
+    }
+
+    /// The kernel cannot take it over, and is not asked again.
+    pub fn stay(&mut self) {
+        self.stays = true;
+    }
+
+    /// The socket, and what the kernel needs to go on. See [`ServerTls::into_kernel`].
+    pub fn into_kernel(mut self) -> (OwnedFd, Result<KernelSecrets, TlsError>) {
+        let secrets = self.machine.into_kernel();
+        (self.socket, secrets)
     }
 
     /// As many of the bytes as the socket takes.
@@ -326,20 +346,29 @@ impl Client {
     /// Says that nothing more comes, behind what was gathered. It is not sent yet.
     pub(super) fn say_goodbye(&mut self, res: &mut Resources) {
         self.encrypt_gathered(res);
-        if let Transport::Tls(tls) = &mut self.transport {
-            tls.say_goodbye(&mut self.unsent);
+        match &mut self.transport {
+            Transport::Tls(tls) => tls.say_goodbye(&mut self.unsent),
+            Transport::Kernel(kernel) => kernel.owe_goodbye(),
+            _ => {}
         }
     }
 
     /// The same for a connection that is closed with nothing under way: as much of it as the socket takes.
     pub(super) fn part(&mut self) {
-        if let Transport::Tls(tls) = &mut self.transport
-            && self.unsent.is_empty()
-            && !self.flags.reset
-        {
-            tls.say_goodbye(&mut self.unsent);
-            // Nobody waits for it.
-            let _ = tls.flush(&mut self.unsent, SendFlags::NOSIGNAL);
+        if !self.unsent.is_empty() || self.flags.reset {
+            return;
+        }
+        // Nobody waits for it.
+        match &mut self.transport {
+            Transport::Tls(tls) => {
+                tls.say_goodbye(&mut self.unsent);
+                let _ = tls.flush(&mut self.unsent, SendFlags::NOSIGNAL);
+            }
+            Transport::Kernel(kernel) => {
+                kernel.owe_goodbye();
+                let _ = kernel.say_goodbye();
+            }
+            _ => {}
         }
     }
 }

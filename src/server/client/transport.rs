@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, Shutdown};
 
 use super::h2::stream::StreamEnd;
+use super::kernel_tls::KernelTls;
 use super::pipe::PipeEnd;
 use super::tls::TlsSocket;
 
@@ -15,6 +16,8 @@ pub enum Transport {
     Plain(OwnedFd),
     /// Bytes are encrypted.
     Tls(Box<TlsSocket>),
+    /// The kernel encrypts them.
+    Kernel(Box<KernelTls>),
     /// Bytes go in frames of an HTTP/2 connection's stream.
     Stream(StreamEnd),
     /// Bytes go to another request.
@@ -29,12 +32,16 @@ impl Transport {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
             Transport::Tls(tls) => Some(tls.socket.as_fd()),
+            Transport::Kernel(kernel) => Some(kernel.socket()),
             Transport::Stream(_) | Transport::Pipe(_) | Transport::Gone => None,
         }
     }
 
-    /// Receives bytes of the wire.
+    /// Receives bytes of the wire, decrypted ones where the kernel does that.
     pub fn receive(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if let Transport::Kernel(kernel) = self {
+            return kernel.receive(buffer);
+        }
         let socket = self.socket().ok_or(Errno::NOTCONN)?;
         rustix::net::recv(socket, buffer, RecvFlags::empty()).map(|(count, _)| count)
     }
@@ -52,12 +59,26 @@ impl Transport {
         };
     }
 
-    /// The socket if bytes go through it as they are, so that the kernel may send files by itself.
+    /// The socket if it takes plaintext, so that the kernel may send files by itself.
     pub fn plain(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Transport::Plain(socket) => Some(socket.as_fd()),
+            Transport::Kernel(kernel) => Some(kernel.socket()),
             Transport::Tls(_) | Transport::Stream(_) | Transport::Pipe(_) | Transport::Gone => None,
         }
+    }
+
+    /// Notes what the kernel has sent of a file.
+    pub fn count_sent(&self, bytes: u64) -> Result<(), Errno> {
+        match self {
+            Transport::Kernel(kernel) => kernel.count(bytes),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a goodbye of TLS was promised that the kernel has not taken yet.
+    pub fn owes_goodbye(&self) -> bool {
+        matches!(self, Transport::Kernel(kernel) if kernel.owes_goodbye())
     }
 
     /// Whether the peer has said within TLS that it sends nothing more.

@@ -14,6 +14,7 @@ use crate::server::relay::links::Link;
 use crate::server::relay::tls::TlsLayer;
 use crate::server::worker::resources::Resources;
 
+use super::kernel_tls::KernelTls;
 use super::tls::TlsSocket;
 use super::transport::Transport;
 use super::{Client, ClientKey, Fate, State};
@@ -78,6 +79,27 @@ impl End for Bare<'_> {
 
     fn shut_down(&mut self) -> Result<(), Errno> {
         rustix::net::shutdown(self.0, Shutdown::Write)
+    }
+}
+
+/// A socket whose bytes the kernel encrypts.
+impl End for &KernelTls {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        KernelTls::receive(self, buffer).map(|count| (count, true))
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let count = Bare(self.socket()).send(bytes)?;
+        if count > 0 {
+            self.count(count as u64)?;
+        }
+        Ok(count)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        self.owe_goodbye();
+        self.say_goodbye()?;
+        Bare(self.socket()).shut_down()
     }
 }
 
@@ -244,11 +266,15 @@ impl Client {
                 &mut sealed_upstream
             }
         };
-        let (mut bare, mut sealed);
+        let (mut bare, mut by_kernel, mut sealed);
         let client: &mut dyn End = match &mut self.transport {
             Transport::Plain(socket) => {
                 bare = Bare((*socket).as_fd());
                 &mut bare
+            }
+            Transport::Kernel(kernel) => {
+                by_kernel = &**kernel;
+                &mut by_kernel
             }
             Transport::Tls(tls) => {
                 sealed = Sealed { tls, unsent: &mut self.unsent, plaintext: &mut res.plaintext };

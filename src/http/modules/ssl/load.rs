@@ -295,6 +295,7 @@ impl Loader<'_> {
             protocols: PROTOCOLS.iter().map(|name| name.to_vec()).collect(),
             compress_certificates: settings.certificate_compression,
             reject: settings.reject_handshake,
+            kernel: settings.commands.kernel.unwrap_or(false),
             clock: Arc::clone(&self.clock),
         };
         let config = ServerTlsConfig::new(options).map_err(|message| Problem {

@@ -185,6 +185,7 @@ pub struct Commands {
     highest: Option<u8>,
     prefer_server_ciphers: Option<bool>,
     session_tickets: Option<bool>,
+    kernel: Option<bool>,
 }
 
 impl Settings {
@@ -469,6 +470,8 @@ fn options(scope: &mut Scope, call: &Call, word: &Word, text: &str, commands: &m
         };
         match name {
             "ServerPreference" => commands.prefer_server_ciphers = Some(on),
+            // Upstreams' connections stay with the library: nothing is sent to them by `sendfile`.
+            "KTLS" if call.name() == "ssl_conf_command" => commands.kernel = Some(on),
             "SessionTicket" => commands.session_tickets = Some(on),
             _ => scope.warn_word(call, word, format!("option \"{option}\" has no counterpart here, without effect")),
         }

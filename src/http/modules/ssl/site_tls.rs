@@ -101,6 +101,11 @@ impl SiteTls {
         })
     }
 
+    /// Whether a server wants its connections given to the kernel.
+    pub fn wants_kernel(&self) -> bool {
+        self.all().any(|(_, tls)| tls.config.wants_kernel())
+    }
+
     /// TLS to upstreams, by everything that it is made of.
     pub(in crate::http::modules) fn upstreams(&self) -> &UpstreamMemory {
         &self.memory.upstreams

@@ -210,7 +210,7 @@ fn what_has_no_effect_is_warned_of() {
                  ssl_session_tickets off; ssl_stapling off; ssl_ocsp off; ssl_certificate_compression on;
                  ssl_early_data on; ssl_verify_client optional_no_ca; ssl_session_ticket_key ticket.key;
                  ssl_client_certificate ca.pem; ssl_trusted_certificate ca.pem; ssl_crl ca.crl; ssl_verify_depth 2;
-                 ssl_certificate_cache max=10 inactive=20s valid=1m;";
+                 ssl_certificate_cache max=10 inactive=20s valid=1m; ssl_conf_command Options KTLS;";
     assert_eq!(complaints(&format!("{quiet} server {{ listen 443 ssl; {PAIR} }}")), [""; 0]);
 }
 
@@ -312,6 +312,7 @@ fn facts(client: Option<Result<(), VerifyFailure>>) -> TlsFacts {
         group: 0x11ec,
         scheme: 0x0804,
         reused: false,
+        session_id: [0x0a, 0x1b, 0xff].into(),
         server_name: "example.com".into(),
         alpn: b"http/1.1"[..].into(),
         offer: Offer {
@@ -341,7 +342,7 @@ fn variables_show_what_was_agreed_upon() {
         ("ssl_server_name", "example.com"),
         ("ssl_alpn_protocol", "http/1.1"),
         ("ssl_session_reused", "."),
-        ("ssl_session_id", "-"),
+        ("ssl_session_id", "0a1bff"),
         ("ssl_early_data", "1"),
         ("ssl_ech_status", "NOT_TRIED"),
         ("ssl_ech_outer_server_name", "-"),

@@ -85,8 +85,11 @@ pub static VARIABLES: &[VariableEntry] = &[
     variable!("ssl_ech_status", |_, out| out.extend_from_slice(b"NOT_TRIED")),
     variable!("ssl_protocol", |facts, out| out.extend_from_slice(facts.protocol.as_bytes())),
     variable!("ssl_server_name", |facts, out| out.extend_from_slice(facts.server_name.as_bytes())),
-    // The library keeps identifiers of sessions to itself.
-    variable!("ssl_session_id", |_, _| {}),
+    variable!("ssl_session_id", |facts, out| {
+        for byte in &facts.session_id {
+            out.extend_from_slice(&[b"0123456789abcdef"[usize::from(byte >> 4)], b"0123456789abcdef"[usize::from(byte & 15)]]);
+        }
+    }),
     variable!("ssl_session_reused", |facts, out| out.push(if facts.reused { b'r' } else { b'.' })),
     variable!("ssl_sigalg", |facts, out| {
         if facts.scheme != 0 {

@@ -619,6 +619,23 @@ fn servers_that_break_the_connections_rules_lose_it() {
     assert_eq!(code(closed), Some(ErrorCode::STREAM_CLOSED));
 }
 
+#[test]
+fn interim_responses_have_a_bound() {
+    let most = super::super::abuse::Limit::InterimResponses.bounds().0;
+    for (count, is_lost) in [(most, false), (most + 1, true)] {
+        let read = answered(|peer| {
+            for _ in 0..count {
+                peer.headers(1, false, &[(":status", "103")]);
+            }
+        });
+        assert_eq!(read.error, is_lost.then_some(ErrorCode::ENHANCE_YOUR_CALM), "{count}");
+        assert_eq!(
+            read.client.limit_counts()[super::super::abuse::Limit::InterimResponses as usize],
+            u32::from(is_lost)
+        );
+    }
+}
+
 /// RFC 9113 section 8.7.
 #[test]
 fn requests_that_were_not_processed_are_told_from_those_that_may_have_been() {
