@@ -11,6 +11,7 @@
 //! - [`tunnel`]: bytes both ways;
 //! - [`pipe`]: what subrequests write to;
 //! - [`transport`], [`tls`], [`wire`], [`h2`], [`lane`]: what is under all that: sockets, encryption, protocols;
+//! - [`patience`]: how long a client is waited for;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
@@ -19,6 +20,7 @@ pub mod lane;
 pub mod named_certificates;
 pub mod output;
 pub mod passing;
+mod patience;
 pub mod pipe;
 pub mod request_body;
 pub mod serve;
@@ -27,6 +29,7 @@ pub mod transport;
 pub mod tunnel;
 pub mod wire;
 
+use crate::base::pace::Pace;
 use crate::http::body::Body;
 use crate::http::exchange::{ConnectionFacts, Exchange};
 use crate::proto::proxy_protocol::ProxyReader;
@@ -149,6 +152,10 @@ pub struct Client {
     pub listener: u32,
     /// Monotonic milliseconds when something must have happened.
     pub deadline_ms: u64,
+    /// Monotonic milliseconds when the client, which is waited for, has done nothing for too long.
+    pub patience_ms: u64,
+    /// Whether it sends, or takes, as much as it must.
+    pub pace: Pace,
     /// When the wheel wakes it, at the latest; `u64::MAX` if it does not.
     pub armed_ms: u64,
     /// Monotonic milliseconds of the last byte in an idle connection's favour.

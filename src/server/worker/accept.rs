@@ -8,6 +8,7 @@ use rustix::event::epoll;
 use rustix::net::SocketAddrAny;
 
 use crate::base::level::Level;
+use crate::base::pace::Pace;
 use crate::conf::listen::{ListenAddress, SocketPlan};
 use crate::http::exchange::{ConnectionFacts, Endpoint};
 use crate::http::site::{Site, SiteHandle};
@@ -266,6 +267,8 @@ impl Worker {
             facts,
             listener: number as u32,
             deadline_ms: u64::MAX,
+            patience_ms: u64::MAX,
+            pace: Pace::default(),
             armed_ms: u64::MAX,
             last_active_ms: now_ms,
             head_began_ms: 0,
