@@ -36,6 +36,7 @@ use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::relay::Relay;
+use crate::server::worker::addresses::AddressPermit;
 use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
@@ -178,6 +179,8 @@ pub struct Client {
     pub unsent: Vec<u8>,
     /// What it is counted as.
     pub counted: Counted,
+    /// Its place among those of its address, where these are limited.
+    pub permit: Option<AddressPermit>,
 }
 
 /// What is known of a connection's socket.

@@ -99,6 +99,7 @@ impl Worker {
             linger_timeout_ms: 0,
             unsent: Vec::new(),
             counted: Counted::default(),
+            permit: None,
         };
         let index = self.clients.insert(client);
         self.lanes += 1;
