@@ -8,6 +8,7 @@ pub mod forwarded;
 pub mod level;
 pub mod log;
 pub mod lru;
+pub mod pace;
 pub mod password;
 pub mod percent;
 pub mod prefix_tree;

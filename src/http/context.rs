@@ -35,6 +35,12 @@ pub struct ConnectionCounts {
     pub reading: u64,
     /// Those being served.
     pub writing: u64,
+    /// Bodies that were refused for `client_body_min_rate`.
+    pub slow_bodies: u64,
+    /// Readers that were cut off for `send_min_rate`.
+    pub slow_readers: u64,
+    /// Connections that were refused for `client_connections_max`; they are not among those accepted.
+    pub refused: u64,
 }
 
 impl ConnectionCounts {
@@ -55,6 +61,9 @@ impl std::ops::Add for ConnectionCounts {
             active: self.active + other.active,
             reading: self.reading + other.reading,
             writing: self.writing + other.writing,
+            slow_bodies: self.slow_bodies + other.slow_bodies,
+            slow_readers: self.slow_readers + other.slow_readers,
+            refused: self.refused + other.refused,
         }
     }
 }

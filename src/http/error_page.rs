@@ -17,6 +17,11 @@ pub fn finish(exchange: &mut Exchange, context: &mut Context, status: Status) ->
         exchange.error_status = Some(status);
         return Flow::Close;
     }
+    tell(exchange, context, status)
+}
+
+/// The same for a status that the client is told in every case.
+pub fn tell(exchange: &mut Exchange, context: &mut Context, status: Status) -> Flow {
     exchange.error_status = Some(status);
     note_connection_fate(exchange, status);
     exchange.body = Body::Empty;

@@ -372,6 +372,12 @@ impl Exchange {
         phases::refuse(self, &mut Context { site: &site, env }, status)
     }
 
+    /// Answers 408 to a body that comes too slowly.
+    pub fn refuse_slowness(&mut self, env: &mut Env) -> Step {
+        let site = self.site.clone();
+        phases::refuse_slowness(self, &mut Context { site: &site, env })
+    }
+
     /// The host that the client named, in lower case without port; empty if it named none.
     pub fn host(&self) -> &[u8] {
         self.head.text(self.head.host)

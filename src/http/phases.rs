@@ -108,6 +108,16 @@ pub fn refuse(exchange: &mut Exchange, context: &mut Context, status: Status) ->
     }
 }
 
+/// Answers a body that comes too slowly: 408, which nginx never sends, and the connection's end.
+pub fn refuse_slowness(exchange: &mut Exchange, context: &mut Context) -> Step {
+    exchange.keep_alive = false;
+    let flow = error_page::tell(exchange, context, Status::REQUEST_TIMEOUT);
+    match follow(exchange, context, flow) {
+        Some(step) => step,
+        None => run(exchange, context, None),
+    }
+}
+
 /// Moves the exchange as a handler's answer says; `None` to go on with the next stage.
 fn follow(exchange: &mut Exchange, context: &mut Context, mut flow: Flow) -> Option<Step> {
     loop {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::base::pace::MinRate;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::template::Template;
 use crate::conf::values;
@@ -143,6 +144,11 @@ settings! {
         /// Whether our deviations from nginx are turned off (a directive of ours: `compat strict;`).
         strict: bool = false, inherit;
             "compat" HTTP_SERVER_LOCATION, Arity::exactly(1), default "safe", once compat;
+        /// Bytes per second that a client must send of a body once `grace=TIME` (20s) of waiting for it has passed, or 408
+        /// (a directive of ours; `compat strict` makes the default `off`).
+        client_body_min_rate: MinRate = default_rate(strict, BODY_GRACE_MS), inherit;
+            "client_body_min_rate" HTTP_SERVER_LOCATION, Arity::between(1, 2), default "500 grace=20s",
+                once body_min_rate;
         /// What If-Modified-Since is compared by.
         if_modified_since: IfModifiedSince = IfModifiedSince::Exact, inherit;
             "if_modified_since" HTTP_SERVER_LOCATION, Arity::exactly(1), default "exact", once if_modified_since;
@@ -215,6 +221,11 @@ settings! {
         /// Whether all access rules must let a request pass, or any.
         satisfy: Satisfy = Satisfy::All, inherit;
             "satisfy" HTTP_SERVER_LOCATION, Arity::exactly(1), default "all", once satisfy;
+        /// Bytes per second that a client must take of a response once `grace=TIME` (30s) of waiting for it has passed, or
+        /// it is cut off (a directive of ours; `compat strict` makes the default `off`).
+        send_min_rate: MinRate = default_rate(strict, SEND_GRACE_MS), inherit;
+            "send_min_rate" HTTP_SERVER_LOCATION, Arity::between(1, 2), default "500 grace=30s",
+                once send_min_rate;
         /// How long a client may take nothing, in milliseconds.
         send_timeout: u64 = 60_000, inherit;
             "send_timeout" HTTP_SERVER_LOCATION, Arity::exactly(1), default "60s", once milliseconds;
@@ -293,6 +304,42 @@ fn aio(_: &mut Scope, call: &Call) -> Result<Aio, Complaint> {
 
 fn compat(_: &mut Scope, call: &Call) -> Result<bool, Complaint> {
     one_of(call, &[("strict", true), ("safe", false)])
+}
+
+/// The least rate of both directions, in bytes per second: what Apache's mod_reqtimeout has asked of bodies for years.
+const MIN_RATE: u64 = 500;
+/// The grace time of bodies, in milliseconds.
+const BODY_GRACE_MS: u64 = 20_000;
+/// That of readers: a slow link's first bytes stand in the kernel's buffers.
+const SEND_GRACE_MS: u64 = 30_000;
+
+fn default_rate(strict: bool, grace_ms: u64) -> MinRate {
+    MinRate { bytes_per_second: if strict { 0 } else { MIN_RATE }, grace_ms }
+}
+
+fn body_min_rate(_: &mut Scope, call: &Call) -> Result<MinRate, Complaint> {
+    min_rate(call, BODY_GRACE_MS)
+}
+
+fn send_min_rate(_: &mut Scope, call: &Call) -> Result<MinRate, Complaint> {
+    min_rate(call, SEND_GRACE_MS)
+}
+
+/// `RATE [grace=TIME]` or `off`.
+fn min_rate(call: &Call, grace_ms: u64) -> Result<MinRate, Complaint> {
+    let word = call.arg(0);
+    let bytes_per_second = match word.as_bytes() {
+        b"off" => 0,
+        text => values::parse_size(text).map_err(|_| invalid_value(call, word))?,
+    };
+    let grace_ms = match call.args().get(1) {
+        None => grace_ms,
+        Some(word) => {
+            let text = word.as_bytes().strip_prefix(b"grace=").ok_or_else(|| Complaint::invalid_parameter(word))?;
+            values::parse_time_ms(text).map_err(|_| invalid_value(call, word))?
+        }
+    };
+    Ok(MinRate { bytes_per_second, grace_ms })
 }
 
 fn if_modified_since(_: &mut Scope, call: &Call) -> Result<IfModifiedSince, Complaint> {

@@ -193,6 +193,8 @@ modules_with_settings! {
     limit_req,
     /// `limit_conn`.
     limit_conn,
+    /// `client_connections_max`.
+    client_connections,
     /// `stub_status`.
     stub_status,
     /// `degradation`.

@@ -26,6 +26,14 @@ settings! {
 pub static VARIABLES: &[VariableEntry] = &[
     VariableEntry::new("connections_active", |_, context, out| show(context, out, |counts| counts.active)),
     VariableEntry::new("connections_reading", |_, context, out| show(context, out, |counts| counts.reading)),
+    // Ours: what limits against hostile clients have come to.
+    VariableEntry::new("connections_refused", |_, context, out| show(context, out, |counts| counts.refused)),
+    VariableEntry::new("connections_slow_bodies", |_, context, out| {
+        show(context, out, |counts| counts.slow_bodies)
+    }),
+    VariableEntry::new("connections_slow_readers", |_, context, out| {
+        show(context, out, |counts| counts.slow_readers)
+    }),
     VariableEntry::new("connections_waiting", |_, context, out| show(context, out, ConnectionCounts::waiting)),
     VariableEntry::new("connections_writing", |_, context, out| show(context, out, |counts| counts.writing)),
 ];

@@ -167,6 +167,9 @@ pub(super) struct Core {
     pub lost: VecDeque<(StreamKey, StreamLoss)>,
     /// When to look for streams that wait for window.
     pub stall_check_ms: Option<u64>,
+    /// Bytes of content that were sent, and when the last of them were.
+    pub content_sent: u64,
+    pub content_sent_ms: u64,
     pub now_ms: u64,
 }
 
@@ -199,6 +202,8 @@ impl Core {
             early_priorities: Vec::new(),
             lost: VecDeque::new(),
             stall_check_ms: None,
+            content_sent: 0,
+            content_sent_ms: 0,
             now_ms: 0,
         }
     }
@@ -410,13 +415,18 @@ impl Core {
     fn check_stalls(&mut self, out: &mut Vec<u8>) -> Result<(), ConnectionError> {
         let (now_ms, timeout) = (self.now_ms, self.config.window_timeout_ms);
         let is_blocked = self.send_window.available() == 0;
+        let content_sent_ms = self.content_sent_ms;
         let mut overdue = Vec::new();
         let mut waits = false;
         for (slot, stream) in self.streams.iter_mut() {
             if !stream.has_data || (!is_blocked && stream.send_window.available() > 0) {
                 continue;
             }
-            let since = *stream.stalled_ms.get_or_insert(now_ms);
+            let mut since = *stream.stalled_ms.get_or_insert(now_ms);
+            if stream.send_window.available() > 0 {
+                // The connection's window, which others may have used up: they are to stand still as well.
+                since = since.max(content_sent_ms);
+            }
             if now_ms - since >= timeout {
                 overdue.push(StreamKey { slot, id: stream.id });
             } else {

@@ -138,6 +138,8 @@ impl Core {
         out.extend_from_slice(&header.bytes());
         stream.send_window.take(length);
         self.send_window.take(length);
+        self.content_sent += length as u64;
+        self.content_sent_ms = self.now_ms;
         self.abuse.allow(Limit::WindowUpdates, 3);
         stream.stalled_ms = None;
         let (has_window, priority) = (stream.send_window.available() > 0, stream.priority);

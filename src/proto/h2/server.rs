@@ -325,6 +325,28 @@ impl Server {
         self.core.streams.get(stream).is_some_and(|open| open.has_data) && self.core.room(stream) == 0
     }
 
+    /// Whether a stream's own window is open, whatever the connection's is.
+    pub fn has_window(&self, stream: StreamKey) -> bool {
+        self.core.streams.get(stream).is_some_and(|open| open.send_window.available() > 0)
+    }
+
+    /// Whether streams have something to send and the window of the connection is all that keeps them.
+    pub fn is_out_of_window(&self) -> bool {
+        self.core.send_window.available() == 0 && !self.core.schedule.is_empty()
+    }
+
+    /// Bytes of content that were sent on all streams.
+    pub fn content_sent(&self) -> u64 {
+        self.core.content_sent
+    }
+
+    /// Whether the client may send some of a stream's body, as far as windows go.
+    pub fn may_receive(&self, stream: StreamKey) -> bool {
+        let open = self.core.streams.get(stream);
+        self.core.receive_window.available() > 0
+            && open.is_some_and(|open| open.receive_window.available() > 0)
+    }
+
     /// The caller has (or has not, for now) something to send on a stream: it gets its turns.
     pub fn set_has_data(&mut self, stream: StreamKey, has_data: bool) {
         self.core.set_has_data(stream, has_data);

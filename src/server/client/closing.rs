@@ -44,9 +44,8 @@ impl Client {
             match flushed {
                 Ok(true) => {}
                 Ok(false) => {
-                    let send_timeout = active.exchange.scope_settings().core.send_timeout;
                     self.want_write(key, res);
-                    self.set_deadline(res.env.now.monotonic_ms + send_timeout);
+                    self.await_reader(&active.exchange.scope_settings().core, res.env.now.monotonic_ms);
                     active.waiting = Waiting::Output;
                     self.state = State::Active(active);
                     return Fate::Keep;
@@ -191,24 +190,23 @@ impl Client {
             State::Active(active) if active.waiting == Waiting::Output && active.output.is_starved() => {
                 self.on_relay_deadline(key, res)
             }
-            State::Active(active) if active.waiting == Waiting::Output && self.unsent.is_empty() => {
-                if active.output.is_delayed(now_ms) {
-                    return self.on_ready(key, res);
-                }
-                self.time_out(None, "client timed out", res)
-            }
             State::Active(active) => match active.waiting {
                 Waiting::Upstream => self.on_relay_deadline(key, res),
                 Waiting::Tunnel => Fate::Close,
                 Waiting::Delay => self.end_delay(key, res),
-                Waiting::Body => self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res),
+                Waiting::Body => self.on_body_deadline(key, res),
                 // The pool answers in its own time.
                 Waiting::Answer(_) | Waiting::Subrequest | Waiting::Nothing => {
                     self.set_deadline(now_ms + 60_000);
                     Fate::Keep
                 }
-                Waiting::Output => self.time_out(None, "client timed out", res),
+                Waiting::Output => self.on_output_deadline(key, res),
             },
+            State::Head if !self.unsent.is_empty() && !self.is_handshaking() => {
+                let site = res.site_of(self);
+                let core = &site.settings(res.root_of(self)).core;
+                self.on_reader_deadline(core.send_min_rate, core.send_timeout, res)
+            }
             State::Head if self.head_began_ms != 0 => {
                 self.log_unfinished_head(Status::REQUEST_TIMEOUT, res);
                 self.time_out(None, "client timed out", res)

@@ -11,6 +11,7 @@
 //! - [`tunnel`]: bytes both ways;
 //! - [`pipe`]: what subrequests write to;
 //! - [`transport`], [`tls`], [`wire`], [`h2`], [`lane`]: what is under all that: sockets, encryption, protocols;
+//! - [`patience`]: how long a client is waited for;
 //! - [`closing`]: what follows a response: keep-alive, discarding, lingering, closing.
 
 pub mod closing;
@@ -20,6 +21,7 @@ pub mod lane;
 pub mod named_certificates;
 pub mod output;
 pub mod passing;
+mod patience;
 pub mod pipe;
 pub mod request_body;
 pub mod serve;
@@ -28,12 +30,14 @@ pub mod transport;
 pub mod tunnel;
 pub mod wire;
 
+use crate::base::pace::Pace;
 use crate::http::body::Body;
 use crate::http::exchange::{ConnectionFacts, Exchange};
 use crate::proto::proxy_protocol::ProxyReader;
 use crate::server::files::TemporaryFile;
 use crate::server::pool::JobId;
 use crate::server::relay::Relay;
+use crate::server::worker::addresses::AddressPermit;
 use crate::server::worker::counters::Counted;
 use crate::server::worker::resources::Resources;
 
@@ -150,6 +154,10 @@ pub struct Client {
     pub listener: u32,
     /// Monotonic milliseconds when something must have happened.
     pub deadline_ms: u64,
+    /// Monotonic milliseconds when the client, which is waited for, has done nothing for too long.
+    pub patience_ms: u64,
+    /// Whether it sends, or takes, as much as it must.
+    pub pace: Pace,
     /// When the wheel wakes it, at the latest; `u64::MAX` if it does not.
     pub armed_ms: u64,
     /// Monotonic milliseconds of the last byte in an idle connection's favour.
@@ -172,6 +180,8 @@ pub struct Client {
     pub unsent: Vec<u8>,
     /// What it is counted as.
     pub counted: Counted,
+    /// Its place among those of its address, where these are limited.
+    pub permit: Option<AddressPermit>,
 }
 
 /// What is known of a connection's socket.

@@ -171,12 +171,14 @@ impl Client {
             ..Output::default()
         };
         active.waiting = if switches { Waiting::Tunnel } else { Waiting::Output };
+        self.begin_pace();
         switches
     }
 
     /// Sends as much of the response as the socket, the rate and the turn allow.
     pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
+        self.pace.rest(res.env.now.monotonic_ms);
         active.output.delayed_until_ms = None;
         active.output.starved = false;
         let mut pumped = self.pump_any(&mut active, key, res);
@@ -195,10 +197,15 @@ impl Client {
             Ok(Pumped::Blocked) => {
                 self.judge_reader(&mut active.output, now_ms);
                 self.want_write(key, res);
-                self.set_deadline(now_ms + active.exchange.scope_settings().core.send_timeout);
+                self.await_room(&active, now_ms);
             }
-            Ok(Pumped::Spent) if self.stream().is_some() => {}
-            Ok(Pumped::Spent) => res.make_ready(self, key),
+            Ok(Pumped::Spent) => {
+                // Its turn comes; the deadline of what was before must not find it waiting.
+                self.await_client(active.exchange.scope_settings().core.send_timeout, now_ms);
+                if self.stream().is_none() {
+                    res.make_ready(self, key);
+                }
+            }
             Ok(Pumped::Delayed(ms)) => {
                 active.output.delayed_until_ms = Some(now_ms + ms);
                 self.set_deadline(now_ms + ms);
@@ -244,6 +251,17 @@ impl Client {
         active.drop_idle_relay(res);
         self.respond(active, res);
         true
+    }
+
+    /// The deadline of a response that has no room. Who reads from a pipe has deadlines of its own; a stream whose own
+    /// window is open waits for others.
+    fn await_room(&mut self, active: &Active, now_ms: u64) {
+        let core = &active.exchange.scope_settings().core;
+        match &self.transport {
+            Transport::Pipe(_) => self.set_deadline(u64::MAX),
+            Transport::Stream(_) if self.shares_window() => self.await_client(core.send_timeout, now_ms),
+            _ => self.await_reader(core, now_ms),
+        }
     }
 
     /// Whether a small piece of a body may join what the turn has gathered.
@@ -534,13 +552,21 @@ impl Client {
     /// The socket has room again, or the connection's turn has come.
     pub fn on_writable(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         if !self.unsent.is_empty() || self.transport.owes_goodbye() {
+        if !self.unsent.is_empty() {
+            let before = self.unsent.len();
             match self.flush(res) {
                 // The time that the socket had is over; between requests, idle time begins.
                 Ok(true) if matches!(self.state, State::Head) => {
-                    self.set_deadline(res.env.now.monotonic_ms + self.idle_ms);
+                    self.pace.rest(res.env.now.monotonic_ms);
+                    self.set_deadline(self.head_deadline_ms(res));
                 }
                 Ok(true) => {}
-                Ok(false) => return Fate::Keep,
+                Ok(false) => {
+                    if self.unsent.len() < before {
+                        self.renew_patience(res);
+                    }
+                    return Fate::Keep;
+                }
                 Err(_) => return Fate::Close,
             }
         }
@@ -553,6 +579,21 @@ impl Client {
                 Fate::Keep
             }
             _ => Fate::Keep,
+        }
+    }
+
+    /// The socket took some of what it had refused.
+    fn renew_patience(&mut self, res: &Resources) {
+        let now_ms = res.env.now.monotonic_ms;
+        match &self.state {
+            State::Active(active) => {
+                let timeout = active.exchange.scope_settings().core.send_timeout;
+                self.await_client(timeout, now_ms);
+            }
+            _ => {
+                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
+                self.await_client(timeout, now_ms);
+            }
         }
     }
 
@@ -730,6 +771,11 @@ impl Output {
     /// What is left of the body, or its memory.
     pub fn take_body(&mut self) -> Body {
         std::mem::take(&mut self.body)
+    }
+
+    /// Bytes of the body that were sent.
+    pub fn body_sent(&self) -> u64 {
+        self.body_sent
     }
 
     /// Whether `limit_rate` is what it waits for.

@@ -19,6 +19,7 @@ use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Progress, Relay};
 use crate::server::worker::resources::Resources;
 
+use super::patience::upload_rate;
 use super::output::{COPY_MAX, Pumped};
 use super::request_body::BodyProgress;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
@@ -40,6 +41,7 @@ impl Client {
         if let Some(relay) = active.relay.take() {
             relay.abandon(&mut active.exchange, res);
         }
+        self.begin_pace();
         let mut relay = Relay::new(key, &mut active.exchange, active.body_file.as_ref(), res);
         if relay.awaits_client() {
             if !self.wire.body_pending() {
@@ -79,7 +81,11 @@ impl Client {
         let mut deadline_ms = relay.deadline_ms();
         if relay.is_starved(&active.exchange) {
             let timeout = active.exchange.scope_settings().core.client_body_timeout;
-            deadline_ms = deadline_ms.min(self.upload_moved_ms.max(relay.began_ms()) + timeout);
+            self.pace.wait(now_ms, upload_rate(&active.exchange));
+            self.patience_ms = self.upload_moved_ms.max(relay.began_ms()) + timeout;
+            deadline_ms = deadline_ms.min(self.patience_ms).min(self.pace.due_ms());
+        } else {
+            self.pace.rest(now_ms);
         }
         self.set_deadline(deadline_ms.max(now_ms + 1));
     }
@@ -249,7 +255,7 @@ impl Client {
         };
         if relay.is_starved(&active.exchange) && relay.deadline_ms() > now_ms {
             self.state = State::Active(active);
-            return self.time_out(Some(Status::REQUEST_TIMEOUT), "client timed out", res);
+            return self.on_upload_deadline(key, res);
         }
         relay.on_deadline(&mut active.exchange, res);
         if active.waiting == Waiting::Output {

@@ -65,6 +65,11 @@ impl BodyReader {
         !self.ended && !matches!(self.file, FileState::Creating)
     }
 
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     fn is_too_large(&self) -> bool {
         self.settings.limit != 0 && self.length > self.settings.limit
     }
@@ -132,7 +137,7 @@ impl Client {
                 }
                 reader.memory.extend_from_slice(bytes);
                 let timeout = active.exchange.scope_settings().core.client_body_timeout;
-                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                self.await_client(timeout, res.env.now.monotonic_ms);
                 self.settle_body(key, res)
             }
             Ok(Event::BodyEnd | Event::Paused) => {
@@ -158,6 +163,7 @@ impl Client {
                 Some(Ok(job)) => {
                     res.jobs.insert(job, key);
                     reader.file = FileState::Creating;
+                    self.pace.rest(res.env.now.monotonic_ms);
                     BodyProgress::Went
                 }
                 _ => self.body_read(Err(Status::INTERNAL_SERVER_ERROR), key, res),
@@ -199,6 +205,9 @@ impl Client {
         match completion {
             Completion::TemporaryCreated(Ok(file)) => {
                 reader.file = FileState::Open(file);
+                let site = active.exchange.site.clone();
+                let core = &site.settings(active.exchange.location).core;
+                self.await_body(core, res.env.now.monotonic_ms);
                 if matches!(self.settle_body(key, res), BodyProgress::Close) {
                     return super::Fate::Close;
                 }

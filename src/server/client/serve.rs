@@ -296,8 +296,8 @@ impl Client {
             Ok(true) => Fate::Keep,
             Ok(false) => {
                 self.want_write(key, res);
-                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
-                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                let site = res.site_of(self);
+                self.await_reader(&site.settings(res.root_of(self)).core, res.env.now.monotonic_ms);
                 Fate::Keep
             }
             Err(_) => Fate::Close,
@@ -327,8 +327,7 @@ impl Client {
                 self.request_bytes += (before - input.len()) as u64;
                 if !self.wire.is_idle() && self.head_began_ms == 0 {
                     self.head_began_ms = now_ms.max(1);
-                    let timeout = active.exchange.scope_settings().core.client_header_timeout;
-                    self.set_deadline(now_ms + timeout);
+                    self.set_deadline(self.head_deadline_ms(res));
                 }
                 res.give_back(active);
                 None
@@ -518,8 +517,8 @@ impl Client {
                 active.body =
                     Some(BodyReader::new(active.exchange.body_reading(), active.exchange.head.framing));
                 active.waiting = Waiting::Body;
-                let timeout = active.exchange.scope_settings().core.client_body_timeout;
-                self.set_deadline(res.env.now.monotonic_ms + timeout);
+                self.begin_pace();
+                self.await_body(&active.exchange.scope_settings().core, res.env.now.monotonic_ms);
                 None
             }
         }

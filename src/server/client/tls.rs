@@ -248,8 +248,6 @@ impl Client {
             if is_http2 {
                 self.begin_multiplexing(key, res);
             }
-            let timeout = res.site_of(self).settings(res.root_of(self)).core.client_header_timeout;
-            self.set_deadline(res.env.now.monotonic_ms + timeout);
         } else if tls.stage == Stage::Early && !tls.machine.is_handshaking() {
             tls.stage = Stage::Open;
             if let Some(facts) = &self.facts.tls {

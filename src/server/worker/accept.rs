@@ -8,8 +8,10 @@ use rustix::event::epoll;
 use rustix::net::SocketAddrAny;
 
 use crate::base::level::Level;
+use crate::base::pace::Pace;
 use crate::conf::listen::{ListenAddress, SocketPlan};
 use crate::http::exchange::{ConnectionFacts, Endpoint};
+use crate::http::modules::client_connections::Most;
 use crate::http::site::{Site, SiteHandle};
 use crate::proto::h1;
 use crate::proto::proxy_protocol::ProxyReader;
@@ -20,6 +22,7 @@ use crate::server::client::{Client, ClientKey, Flags, State};
 use crate::server::listeners::{ListenSocket, describe};
 use crate::server::relay::links::GENERATION_MASK;
 
+use super::addresses::{AddressPermit, most_connections};
 use super::balance::{Handed, endpoint_of};
 use super::counters::Counted;
 use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
@@ -48,6 +51,8 @@ pub struct Listener {
     pub clients: usize,
     /// Whether the PROXY protocol is spoken on it.
     pub proxy_protocol: bool,
+    /// How many connections of one address it takes.
+    pub most: Option<Most>,
 }
 
 impl Worker {
@@ -66,7 +71,12 @@ impl Worker {
                 return;
             }
             match socket.accept_from() {
-                Ok((accepted, peer)) => self.place(number, accepted, peer.and_then(inet_address)),
+                Ok((accepted, peer)) => {
+                    let peer = peer.and_then(inet_address);
+                    if let Ok(permit) = self.admit(number, &accepted, peer) {
+                        self.place(number, accepted, peer, permit);
+                    }
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EAGAIN) => {
                         self.rest_was_logged = false;
@@ -93,7 +103,12 @@ impl Worker {
         let Some(socket) = listener.socket.clone() else { return };
         loop {
             match socket.accept_from() {
-                Ok((accepted, peer)) => self.take_connection(number, accepted, peer.and_then(inet_address)),
+                Ok((accepted, peer)) => {
+                    let peer = peer.and_then(inet_address);
+                    if let Ok(permit) = self.admit(number, &accepted, peer) {
+                        self.take_connection(number, accepted, peer, permit);
+                    }
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR | libc::ECONNABORTED) => {}
                     _ => return,
@@ -178,17 +193,23 @@ impl Worker {
     }
 
     /// Keeps a fresh connection, or passes it to a worker that holds fewer.
-    pub(super) fn place(&mut self, number: usize, mut socket: OwnedFd, peer: Option<SocketAddr>) {
+    pub(super) fn place(
+        &mut self,
+        number: usize,
+        mut socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        mut permit: Option<AddressPermit>,
+    ) {
         if let (Some(address), Some(place)) = (peer, self.shared.better_place(&self.peer))
             && let Some(Some(listener)) = self.res.listeners.get(number)
         {
             let (plan, site) = (Arc::clone(&listener.plan), listener.site.shared());
-            match place.hand(Handed { socket, plan, site, peer: address }) {
+            match place.hand(Handed { socket, plan, site, peer: address, permit }) {
                 Ok(()) => return,
-                Err(handed) => socket = handed.socket,
+                Err(handed) => (socket, permit) = (handed.socket, handed.permit),
             }
         }
-        self.take_connection(number, socket, peer);
+        self.take_connection(number, socket, peer, permit);
     }
 
     /// Takes connections that other workers have handed over. The bound on connections holds for what is accepted
@@ -196,7 +217,7 @@ impl Worker {
     pub fn take_handed(&mut self, handed: Vec<Handed>) {
         for handed in handed {
             let number = self.listener_for(&handed.plan, handed.site);
-            self.take_connection(number, handed.socket, Some(handed.peer));
+            self.take_connection(number, handed.socket, Some(handed.peer), handed.permit);
         }
     }
 
@@ -210,6 +231,7 @@ impl Worker {
             self.put_listener(Listener {
                 socket: None,
                 proxy_protocol: speaks_proxy_protocol(&site, plan),
+                most: most_connections(&site, plan),
                 plan: Arc::clone(plan),
                 site: SiteHandle::new(site),
                 clients: 0,
@@ -229,7 +251,13 @@ impl Worker {
 
     /// Makes a client of a socket and gives it its first turn at once: its request is likely there already, and a
     /// connection for one request need never be registered with the poll.
-    fn take_connection(&mut self, number: usize, socket: OwnedFd, peer: Option<SocketAddr>) {
+    fn take_connection(
+        &mut self,
+        number: usize,
+        socket: OwnedFd,
+        peer: Option<SocketAddr>,
+        permit: Option<AddressPermit>,
+    ) {
         let now_ms = self.res.env.now.monotonic_ms;
         let Some(Some(listener)) = self.res.listeners.get_mut(number) else { return };
         listener.clients += 1;
@@ -266,6 +294,8 @@ impl Worker {
             facts,
             listener: number as u32,
             deadline_ms: u64::MAX,
+            patience_ms: u64::MAX,
+            pace: Pace::default(),
             armed_ms: u64::MAX,
             last_active_ms: now_ms,
             head_began_ms: 0,
@@ -277,6 +307,7 @@ impl Worker {
             linger_timeout_ms: 0,
             unsent: Vec::new(),
             counted: Counted::default(),
+            permit,
         };
         self.res.counters.open();
         let index = self.clients.insert(client);
@@ -308,7 +339,7 @@ fn local_end(plan: &SocketPlan, socket: &OwnedFd, is_needed: bool) -> Endpoint {
 }
 
 /// Whether TLS is spoken on the address that a connection was made to.
-fn speaks_tls(site: &Site, plan: &SocketPlan, local: &Endpoint) -> bool {
+pub(super) fn speaks_tls(site: &Site, plan: &SocketPlan, local: &Endpoint) -> bool {
     let local = match local {
         Endpoint::Inet(address) => Some(address.ip()),
         Endpoint::Unix(_) => None,

@@ -12,6 +12,7 @@ use crate::conf::listen::SocketPlan;
 use crate::http::exchange::Endpoint;
 use crate::http::site::Site;
 
+use super::addresses::{AddressCounts, AddressPermit};
 use super::counters::AllCounters;
 
 /// A worker holding at most this many more connections than the average keeps what it accepts.
@@ -28,6 +29,8 @@ pub struct Handed {
     pub site: Arc<Site>,
     /// The client.
     pub peer: std::net::SocketAddr,
+    /// Its place among those of its address.
+    pub permit: Option<AddressPermit>,
 }
 
 /// One worker, as the others see it.
@@ -45,6 +48,8 @@ pub struct SharedState {
     connections_made: AtomicU64,
     /// Numbers of connections and requests.
     pub counters: AllCounters,
+    /// Connections of each address, where these are limited.
+    pub addresses: Arc<AddressCounts>,
 }
 
 impl std::fmt::Debug for SharedState {

@@ -16,6 +16,9 @@ pub struct Counters {
     active: AtomicU64,
     reading: AtomicU64,
     writing: AtomicU64,
+    slow_bodies: AtomicU64,
+    slow_readers: AtomicU64,
+    refused: AtomicU64,
 }
 
 /// What a connection is counted as, beside being one.
@@ -47,6 +50,21 @@ impl Counters {
         add(&self.active, u64::MAX);
     }
 
+    /// A body came too slowly.
+    pub fn refuse_body(&self) {
+        add(&self.slow_bodies, 1);
+    }
+
+    /// A response was taken too slowly.
+    pub fn cut_reader(&self) {
+        add(&self.slow_readers, 1);
+    }
+
+    /// A connection was refused: its address has as many as it may have.
+    pub fn refuse_connection(&self) {
+        add(&self.refused, 1);
+    }
+
     /// A request begins.
     pub fn begin_request(&self) {
         add(&self.requests, 1);
@@ -69,6 +87,9 @@ impl Counters {
             active: read(&self.active),
             reading: read(&self.reading),
             writing: read(&self.writing),
+            slow_bodies: read(&self.slow_bodies),
+            slow_readers: read(&self.slow_readers),
+            refused: read(&self.refused),
         }
     }
 }
@@ -122,6 +143,9 @@ impl AllCounters {
             let counts = counters.read();
             listed.ended.accepted += counts.accepted;
             listed.ended.requests += counts.requests;
+            listed.ended.slow_bodies += counts.slow_bodies;
+            listed.ended.slow_readers += counts.slow_readers;
+            listed.ended.refused += counts.refused;
         }
     }
 

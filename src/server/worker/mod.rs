@@ -11,6 +11,7 @@
 //! 7. write the log lines that were gathered.
 
 pub mod accept;
+pub mod addresses;
 pub mod balance;
 pub mod counters;
 pub mod resources;
@@ -91,6 +92,7 @@ pub struct Worker {
     rest_was_logged: bool,
     /// When idle connections that gave way were last logged.
     shed_logged_ms: u64,
+    refusals: addresses::Refusals,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -179,6 +181,7 @@ impl Worker {
             resting_until_ms: None,
             rest_was_logged: false,
             shed_logged_ms: 0,
+            refusals: addresses::Refusals::default(),
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -517,12 +520,14 @@ impl Worker {
             if let Some(new) = listeners.iter().find(|new| new.plan.address == listener.plan.address) {
                 listener.plan = Arc::clone(&new.plan);
                 listener.proxy_protocol = speaks_proxy_protocol(&site, &new.plan);
+                listener.most = addresses::most_connections(&site, &new.plan);
                 listener.site = site.clone();
             }
         }
         for (new, _) in listeners.into_iter().zip(kept).filter(|(_, kept)| !kept) {
             let number = self.put_listener(Listener {
                 proxy_protocol: speaks_proxy_protocol(&site, &new.plan),
+                most: addresses::most_connections(&site, &new.plan),
                 socket: Some(new.socket),
                 plan: new.plan,
                 site: site.clone(),
@@ -633,6 +638,7 @@ impl Worker {
             self.next_sweep_ms = now.monotonic_ms + SWEEP_MS;
             self.res.files.sweep(now.into());
             self.forget_sites();
+            self.log_refusals();
         }
     }
 

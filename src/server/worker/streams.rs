@@ -1,6 +1,7 @@
 //! Turns of clients without sockets: HTTP/2's streams, after those of the connections that brought them and before
 //! these send; and subrequests.
 
+use crate::base::pace::Pace;
 use crate::http::exchange::ConnectionFacts;
 use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, queue, stream::StreamEnd, unqueue};
 use crate::server::client::pipe::{NewSubrequest, PipeEnd};
@@ -84,6 +85,8 @@ impl Worker {
             facts,
             listener: listener_number,
             deadline_ms: u64::MAX,
+            patience_ms: u64::MAX,
+            pace: Pace::default(),
             armed_ms: u64::MAX,
             last_active_ms: self.res.env.now.monotonic_ms,
             head_began_ms: 0,
@@ -96,6 +99,7 @@ impl Worker {
             linger_timeout_ms: 0,
             unsent: Vec::new(),
             counted: Counted::default(),
+            permit: None,
         };
         let index = self.clients.insert(client);
         self.lanes += 1;

@@ -207,7 +207,7 @@ fn a_connection_handed_to_a_worker_that_goes_stays_where_it_is() {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
-        worker.place(number, socket.into(), Some(peer));
+        worker.place(number, socket.into(), Some(peer), None);
         client
     };
     let mut first = connection(&mut busy);
@@ -236,6 +236,7 @@ fn a_connection_for_an_address_that_a_worker_does_not_have_is_served_by_its_own_
         plan,
         site: Arc::clone(&ground.site),
         peer,
+        permit: None,
     }]);
     assert!(ask(&mut worker, &mut client).ends_with("fine"));
     // Its listener goes with it.

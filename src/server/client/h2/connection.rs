@@ -151,12 +151,14 @@ impl Client {
             Ok(true) => {}
             Ok(false) => {
                 self.want_write(key, res);
-                let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
-                self.set_deadline(now_ms + timeout);
+                let site = res.site_of(self);
+                shared.borrow_mut().pace.rest(now_ms);
+                self.await_reader(&site.settings(res.root_of(self)).core, now_ms);
                 return Fate::Keep;
             }
             Err(_) => return Fate::Close,
         }
+        self.pace.rest(now_ms);
         if shared.borrow().machine.is_drained() {
             return self.leave_drained(res);
         }
@@ -189,28 +191,37 @@ impl Client {
         };
         let site = res.site_of(self);
         let core = &site.settings(res.root_of(self)).core;
-        let idle_ms = match self.facts.requests {
-            0 => core.client_header_timeout,
-            _ => core.keepalive_timeout.idle_ms,
-        };
-        let idle = match mux.machine.open_streams() {
-            0 => mux.last_end_ms.saturating_add(idle_ms),
+        let now_ms = res.env.now.monotonic_ms;
+        let idle = match (mux.machine.open_streams(), self.facts.requests) {
+            // The first head has no more time than from accepting on, whatever comes before it.
+            (0, 0) => self.facts.accepted_ms.saturating_add(core.client_header_timeout),
+            (0, _) => mux.last_end_ms.saturating_add(core.keepalive_timeout.idle_ms),
             _ => u64::MAX,
         };
+        match mux.machine.is_out_of_window() {
+            true => mux.pace.wait(now_ms, core.send_min_rate),
+            false => mux.pace.rest(now_ms),
+        }
         let rest =
             mux.amid_since_ms.map_or(u64::MAX, |since| since.saturating_add(core.client_header_timeout));
         self.last_active_ms = mux.last_end_ms;
-        self.set_deadline(idle.min(rest).min(mux.machine.deadline().unwrap_or(u64::MAX)));
+        let machine = mux.machine.deadline().unwrap_or(u64::MAX);
+        self.set_deadline(idle.min(rest).min(mux.pace.due_ms()).min(machine));
     }
 
     /// The deadline has passed.
     pub fn on_frames_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
+        let site = res.site_of(self);
+        let core = &site.settings(res.root_of(self)).core;
         if !self.unsent.is_empty() {
-            return self.time_out(None, "client timed out", res);
+            return self.on_reader_deadline(core.send_min_rate, core.send_timeout, res);
         }
         let Some(shared) = self.mux() else { return Fate::Keep };
         queue(&shared, res);
         let now_ms = res.env.now.monotonic_ms;
+        if let Some((bytes, waited_ms)) = shared.borrow_mut().judge_window(core, now_ms) {
+            return self.cut_reader(bytes, waited_ms, res);
+        }
         {
             let mut mux = shared.borrow_mut();
             let Mux { machine, out, .. } = &mut *mux;
@@ -224,7 +235,7 @@ impl Client {
             return Fate::Close;
         }
         self.await_frames(res);
-        let timeout = res.site_of(self).settings(res.root_of(self)).core.client_header_timeout;
+        let timeout = core.client_header_timeout;
         if shared.borrow().amid_since_ms.is_some_and(|since| since.saturating_add(timeout) <= now_ms) {
             return self.time_out(None, "client timed out", res);
         }

@@ -17,7 +17,9 @@ use std::cell::RefCell;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
+use crate::base::pace::{Pace, Verdict};
 use crate::http::exchange::ConnectionFacts;
+use crate::http::modules::core::Settings;
 use crate::http::site::AddressId;
 use crate::proto::h1::RequestError;
 use crate::proto::h2::{ErrorCode, Server, StreamKey};
@@ -42,6 +44,8 @@ pub struct Mux {
     pub last_end_ms: u64,
     /// When a frame or a field block began that is not whole yet, in monotonic milliseconds.
     pub amid_since_ms: Option<u64>,
+    /// Whether the client opens the connection's window as fast as it must.
+    pub pace: Pace,
     /// The connection is gone.
     pub closed: bool,
     slots: Vec<Slot>,
@@ -104,9 +108,21 @@ impl Mux {
             socket,
             last_end_ms: 0,
             amid_since_ms: None,
+            pace: Pace::default(),
             closed: false,
             slots: Vec::new(),
             queued: false,
+        }
+    }
+
+    /// Whether too little was sent while the connection's window kept streams waiting: bytes, and milliseconds of waiting.
+    pub fn judge_window(&mut self, core: &Settings, now_ms: u64) -> Option<(u64, u64)> {
+        if self.pace.due_ms() > now_ms {
+            return None;
+        }
+        match self.pace.judge(self.machine.content_sent(), now_ms, core.send_min_rate, core.send_timeout) {
+            Verdict::Fine => None,
+            Verdict::TooSlow { bytes, waited_ms } => Some((bytes, waited_ms)),
         }
     }
 
