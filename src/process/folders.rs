@@ -27,6 +27,9 @@ pub fn make(site: &Site, owner: Option<&Identity>, log: &mut dyn FnMut(Level, &s
 }
 
 fn make_one(path: &Path, owner: Option<&Identity>) -> Result<(), (&'static str, io::Error)> {
+    // Those above are nobody's secret: the workers have to get through.
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    above.map_or(Ok(()), std::fs::create_dir_all).map_err(|error| ("mkdir()", error))?;
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| ("mkdir()", error))?;
     let Some(owner) = owner else { return Ok(()) };
     let metadata = path.metadata().map_err(|error| ("stat()", error))?;
@@ -51,6 +54,10 @@ mod tests {
         let path = folder.path().join("a/b");
         make_one(&path, None).unwrap();
         assert_eq!(path.metadata().unwrap().mode() & 0o777, 0o700);
+        // Workers may be another user than who makes it: they get through what is above.
+        let above = path.parent().unwrap().metadata().unwrap().mode();
+        assert_eq!(above & 0o100, 0o100);
+        assert_ne!(above & 0o077, 0, "made as folders are made, not for the owner alone");
         if !rustix::process::geteuid().is_root() {
             return;
         }

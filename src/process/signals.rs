@@ -62,6 +62,7 @@ pub struct Signals {
 impl Signals {
     /// Blocks the signals for this thread and all that come after it, and opens the descriptor.
     pub fn open() -> io::Result<Self> {
+        sys::ignore_file_size_signal();
         sys::block_signals(&handled())?;
         Ok(Self { descriptor: sys::signal_descriptor(&handled())? })
     }

@@ -58,6 +58,12 @@ pub fn block_signals(signals: &[i32]) -> io::Result<()> {
     }
 }
 
+/// Ignores SIGXFSZ: a write past `ulimit -f` is an error (EFBIG) like that of a full disk, and no reason to die.
+pub fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN runs no code of ours, and the number is a valid signal; nothing else sets this one.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 /// A descriptor that becomes readable when one of these (blocked) signals came for this process. It does not block
 /// and is closed on exec. A forked process must make its own.
 pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {

@@ -552,7 +552,6 @@ impl Client {
     /// The socket has room again, or the connection's turn has come.
     pub fn on_writable(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         if !self.unsent.is_empty() || self.transport.owes_goodbye() {
-        if !self.unsent.is_empty() {
             let before = self.unsent.len();
             match self.flush(res) {
                 // The time that the socket had is over; between requests, idle time begins.

@@ -3,6 +3,9 @@
 //!
 //! Order: what is in memory came first, what is in the file came later. While the file holds anything, nothing is added
 //! to the memory; when it is drained, it is used again from its beginning.
+//!
+//! A disk that takes no more costs no response: what the file refused waits in memory behind it, and from then on the
+//! upstream has to wait for the client.
 
 use rustix::fd::BorrowedFd;
 use std::os::fd::AsFd;
@@ -42,6 +45,10 @@ pub struct Inbound {
     /// Bytes of `memory` that the client has.
     taken: usize,
     spool: Option<Spool>,
+    /// What the file refused, one read's worth at most: it comes behind what the file holds.
+    refused: Vec<u8>,
+    /// The disk failed: nothing more goes to a file.
+    has_failed: bool,
 }
 
 /// What the client gets next.
@@ -85,6 +92,7 @@ impl Inbound {
             spool.read = 0;
             spool.written = 0;
         }
+        self.refused.clear();
     }
 
     /// Whether nothing waits for the client.
@@ -105,6 +113,14 @@ impl Inbound {
             spool.read += count;
             debug_assert!(spool.read <= spool.written);
         }
+        self.advance_refused();
+    }
+
+    /// Brings what the file refused to the front, once all before it is gone.
+    fn advance_refused(&mut self) {
+        if !self.refused.is_empty() && self.memory.is_empty() && self.file_holds() == 0 {
+            self.memory = std::mem::take(&mut self.refused);
+        }
     }
 
     /// Bytes that memory may still take within `limit`; none while the file holds what comes before.
@@ -112,22 +128,34 @@ impl Inbound {
         if self.spooled() > 0 { 0 } else { limit.saturating_sub(self.memory.len() - self.taken) }
     }
 
-    /// Bytes that wait in the file.
+    /// Bytes that wait in the file and behind it.
     pub fn spooled(&self) -> u64 {
+        self.file_holds() + self.refused.len() as u64
+    }
+
+    fn file_holds(&self) -> u64 {
         self.spool.as_ref().map_or(0, |spool| spool.written - spool.read)
     }
 
     /// Bytes that the file may still take within `limit`.
     pub fn file_room(&self, limit: u64) -> u64 {
+        if self.has_failed {
+            return 0;
+        }
         self.spool.as_ref().map_or(0, |spool| match spool.is_drained() {
             true => limit,
             false => limit.saturating_sub(spool.written),
         })
     }
 
-    /// Whether there is a file.
-    pub fn has_file(&self) -> bool {
-        self.spool.is_some()
+    /// Whether a file may be made: there is none, and none has failed.
+    pub fn wants_file(&self) -> bool {
+        self.spool.is_none() && !self.has_failed
+    }
+
+    /// The file could not be made: the response goes on without.
+    pub fn give_files_up(&mut self) {
+        self.has_failed = true;
     }
 
     /// Takes the file that was created for this response.
@@ -162,22 +190,34 @@ impl Inbound {
         self.memory.capacity() == 0
     }
 
-    /// Appends to the file.
+    /// Appends to the file. What it does not take is kept behind it.
     ///
     /// # Errors
-    /// Those of the file system; a full one takes less than it was given, which is an error too.
-    pub fn write_file(&mut self, mut bytes: &[u8]) -> std::io::Result<()> {
+    /// Those of the file system, for the log: no byte is lost.
+    pub fn write_file(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut rest = bytes;
+        let result = if self.has_failed { Ok(()) } else { self.append(&mut rest) };
+        if !rest.is_empty() {
+            self.has_failed = true;
+            self.refused.extend_from_slice(rest);
+            self.advance_refused();
+        }
+        result
+    }
+
+    /// Writes `rest` and shortens it by what was written.
+    fn append(&mut self, rest: &mut &[u8]) -> std::io::Result<()> {
         let Some(spool) = &mut self.spool else { return Err(std::io::ErrorKind::NotFound.into()) };
         if spool.is_drained() && spool.written > 0 {
             spool.begin_again()?;
         }
-        while !bytes.is_empty() {
-            let count = spool.file.write_now(spool.written, &bytes[..bytes.len().min(WRITE_NOW_BYTES)])?;
+        while !rest.is_empty() {
+            let count = spool.file.write_now(spool.written, &rest[..rest.len().min(WRITE_NOW_BYTES)])?;
             if count == 0 {
                 return Err(std::io::ErrorKind::WriteZero.into());
             }
             spool.written += count as u64;
-            bytes = &bytes[count..];
+            *rest = &rest[count..];
         }
         Ok(())
     }

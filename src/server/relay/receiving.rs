@@ -184,9 +184,7 @@ impl Relay {
             match wire.read(&mut input, &mut passed.response) {
                 Ok(Event::Body(bytes)) => {
                     run.body += bytes.len() as u64;
-                    if self.put(bytes, sink, exchange, res).is_err() {
-                        return self.end_body(Ending::Broken(Failure::Internal), exchange, res);
-                    }
+                    self.put(bytes, sink, exchange, res);
                 }
                 Ok(Event::NeedMore) => return,
                 Ok(Event::Trailers) => wire.trailers(&mut passed.trailers),
@@ -198,13 +196,7 @@ impl Relay {
         }
     }
 
-    pub(super) fn put(
-        &mut self,
-        bytes: &[u8],
-        sink: Sink,
-        exchange: &mut Exchange,
-        res: &mut Resources,
-    ) -> std::io::Result<()> {
+    pub(super) fn put(&mut self, bytes: &[u8], sink: Sink, exchange: &mut Exchange, res: &mut Resources) {
         if let Some(store) = &mut self.store {
             store.write(bytes);
         }
@@ -214,12 +206,15 @@ impl Relay {
                     self.inbound.set_memory(res.env.scratch());
                 }
                 self.inbound.memory().extend_from_slice(bytes);
-                Ok(())
             }
-            Sink::File => self.inbound.write_file(bytes).inspect_err(|error| {
-                let message = format_args!("writing a response to a temporary file failed ({error})");
-                exchange.log_upstream(&mut res.env, Level::Crit, message);
-            }),
+            Sink::File => {
+                if let Err(error) = self.inbound.write_file(bytes) {
+                    let message = format_args!(
+                        "writing a response to a temporary file failed ({error}), the upstream waits for the client"
+                    );
+                    exchange.log_upstream(&mut res.env, Level::Crit, message);
+                }
+            }
         }
     }
 
@@ -270,7 +265,7 @@ impl Relay {
             let max_file = call.conduct.max_temp_file_size;
             let received = if memory > 0 {
                 self.receive_body(memory.min(READ_BYTES), Sink::Memory, exchange, res)
-            } else if !self.inbound.has_file() && max_file > 0 {
+            } else if self.inbound.wants_file() && max_file > 0 {
                 return self.create_file(exchange, key, res);
             } else {
                 let room = self.inbound.file_room(max_file).min(READ_BYTES as u64) as usize;
@@ -449,9 +444,11 @@ impl Relay {
         match completion {
             Completion::TemporaryCreated(Ok(file)) => self.inbound.take_file(file),
             Completion::TemporaryCreated(Err(error)) => {
-                let message = format_args!("creating a temporary file for a response failed ({error})");
+                let message = format_args!(
+                    "creating a temporary file for a response failed ({error}), the upstream waits for the client"
+                );
                 exchange.log_upstream(&mut res.env, Level::Crit, message);
-                self.end_body(Ending::Broken(Failure::Internal), exchange, res);
+                self.inbound.give_files_up();
             }
             _ => {}
         }

@@ -1,11 +1,12 @@
 //! Accepting: fair, bounded, and calm when descriptors run out.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::event::epoll;
 use rustix::net::SocketAddrAny;
+use rustix::process::{Resource, getrlimit};
 
 use crate::base::level::Level;
 use crate::base::pace::Pace;
@@ -38,6 +39,19 @@ const SHED_LOG_MS: u64 = 1000;
 
 /// How long accepting rests when descriptors ran out, in milliseconds (as in nginx).
 const REST_MS: u64 = 500;
+
+/// Which part of the process's descriptors (see [`RESERVE`]) is kept for the files and upstreams of the connections that
+/// there are: when accepting comes to it, idle connections give way.
+const RESERVED_PART: u64 = 16;
+/// How many these are at least and at most.
+const RESERVE: std::ops::RangeInclusive<u64> = 8..=256;
+
+/// The number of a new descriptor from which on descriptors are short: the kernel gives the lowest that is free.
+pub fn short_from() -> RawFd {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let reserve = (limit / RESERVED_PART).clamp(*RESERVE.start(), *RESERVE.end());
+    RawFd::try_from(limit.saturating_sub(reserve)).unwrap_or(RawFd::MAX)
+}
 
 /// A listening socket of the worker.
 pub struct Listener {
@@ -72,6 +86,9 @@ impl Worker {
             }
             match socket.accept_from() {
                 Ok((accepted, peer)) => {
+                    if accepted.as_raw_fd() >= self.short_from {
+                        self.shed_idle("descriptors");
+                    }
                     let peer = peer.and_then(inet_address);
                     if let Ok(permit) = self.admit(number, &accepted, peer) {
                         self.place(number, accepted, peer, permit);
@@ -162,9 +179,11 @@ impl Worker {
     /// Makes sure that one more connection fits: at the limit the idle connections that waited longest give way.
     fn make_room(&mut self) -> bool {
         let limit = self.res.site.main.worker_connections as usize;
-        if self.clients.len() - self.lanes < limit {
-            return true;
-        }
+        self.clients.len() - self.lanes < limit || self.shed_idle(&format!("{limit} worker_connections"))
+    }
+
+    /// Closes the idle connections that waited longest, because there are not enough of `what`. Whether there were any.
+    fn shed_idle(&mut self, what: &str) -> bool {
         let now_ms = self.res.env.now.monotonic_ms;
         let mut idle: Vec<(u64, ClientKey)> = self
             .clients
@@ -183,7 +202,7 @@ impl Worker {
         }
         if now_ms >= self.shed_logged_ms + SHED_LOG_MS || self.shed_logged_ms == 0 {
             self.shed_logged_ms = now_ms;
-            self.log(Level::Warn, &format!("{limit} worker_connections are not enough, reusing connections"));
+            self.log(Level::Warn, &format!("{what} are not enough, reusing connections"));
         }
         idle.select_nth_unstable_by_key(count - 1, |(last, _)| *last);
         for (_, key) in idle.drain(..count) {

@@ -93,6 +93,8 @@ pub struct Worker {
     /// When idle connections that gave way were last logged.
     shed_logged_ms: u64,
     refusals: addresses::Refusals,
+    /// The number of a new descriptor from which on they are short.
+    short_from: std::os::fd::RawFd,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -182,6 +184,7 @@ impl Worker {
             rest_was_logged: false,
             shed_logged_ms: 0,
             refusals: addresses::Refusals::default(),
+            short_from: std::os::fd::RawFd::MAX,
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -488,6 +491,7 @@ impl Worker {
 
     /// Serves from a new site and accepts from these sockets.
     fn configure(&mut self, site: Arc<Site>, listeners: Vec<WorkerListener>, logs: Arc<OpenLogs>) {
+        self.short_from = accept::short_from();
         let site = SiteHandle::new(site);
         let former = std::mem::replace(&mut self.res.site, site.clone());
         self.res.set_tls_clock();

@@ -16,6 +16,7 @@ pub mod browser;
 mod cases;
 mod client;
 mod config;
+pub mod disk;
 pub mod dns;
 pub mod h2;
 mod h2_ends;

@@ -257,12 +257,8 @@ impl Relay {
             run.body += count as u64;
             run.moved_ms = res.env.now.monotonic_ms;
             self.note_rate(count as u64);
-            let result = self.put(&taken.bytes, sink, exchange, res);
+            self.put(&taken.bytes, sink, exchange, res);
             self.spare_inbox(taken.bytes);
-            if result.is_err() {
-                self.end_body(Ending::Broken(Failure::Internal), exchange, res);
-                return Received::Over;
-            }
         }
         match (taken.is_last, taken.lost) {
             (true, _) => {
