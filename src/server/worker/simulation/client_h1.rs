@@ -169,11 +169,3 @@ pub fn write_chunks(body: &[u8], dice: &mut Dice, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\r\n");
     }
 }
-
-impl Receipt {
-    /// What a final head says.
-    pub fn read_head(&mut self, head: &ResponseHead) {
-        self.status = head.status.0;
-        self.id = head.fields.named(b"X-Id").next().map(<[u8]>::to_vec);
-    }
-}

@@ -45,6 +45,11 @@ impl Dice {
     }
 }
 
+/// The contents of the static files.
+pub fn files() -> [&'static [u8]; 4] {
+    [0..0, 0..100, 1_000..6_000, 10_000..LONGEST_BODY].map(|range| &text()[range])
+}
+
 /// Words and numbers: no two pieces of some length are the same, and it shrinks when it is compressed.
 fn text() -> &'static [u8] {
     static TEXT: OnceLock<Vec<u8>> = OnceLock::new();

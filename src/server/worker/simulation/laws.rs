@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::dice::Dice;
+use super::dice::{Dice, files};
 
 /// What went wrong, for the message.
 macro_rules! law {
@@ -19,15 +19,18 @@ pub(super) use law;
 pub enum Kind {
     /// Passed on as it is.
     Plain,
+    /// A static file.
+    File,
 }
 
 impl Kind {
-    pub const ALL: &[Kind] = &[Kind::Plain];
+    const ALL: &[Kind] = &[Kind::Plain, Kind::Plain, Kind::File];
 
     /// The first part of the path.
-    pub fn letter(self) -> char {
+    fn letter(self) -> char {
         match self {
             Kind::Plain => 'r',
+            Kind::File => 's',
         }
     }
 }
@@ -63,6 +66,8 @@ pub struct Record {
     pub body: &'static [u8],
     /// The body that an upstream answers with.
     pub content: &'static [u8],
+    /// The number of its file.
+    file: usize,
     /// How often an upstream got all of it, and did not say that it left it alone.
     whole: u32,
     status: Option<u16>,
@@ -94,10 +99,12 @@ impl Ledger {
     /// One more request; its number, from 1.
     pub fn ask(&mut self, dice: &mut Dice) -> usize {
         let kind = *dice.pick(Kind::ALL);
-        let method = *dice.pick(&[Method::Get, Method::Get, Method::Head, Method::Post, Method::Post]);
+        let methods = &[Method::Get, Method::Get, Method::Head, Method::Post, Method::Post];
+        let method = *dice.pick(if kind == Kind::File { &methods[..3] } else { methods });
         let body = if method == Method::Post { dice.body() } else { b"" };
-        let content = dice.body();
-        let record = Record { kind, method, body, content, whole: 0, status: None, complete: false };
+        let file = dice.below(files().len());
+        let content = if kind == Kind::File { files()[file] } else { dice.body() };
+        let record = Record { kind, method, body, content, file, whole: 0, status: None, complete: false };
         self.records.push(record);
         self.records.len()
     }
@@ -112,7 +119,12 @@ impl Ledger {
 
     /// The target of a request.
     pub fn target(&self, id: usize) -> String {
-        format!("/{}/{id}", self.record(id).kind.letter())
+        let record = self.record(id);
+        let letter = record.kind.letter();
+        match record.kind {
+            Kind::File => format!("/{letter}/{}?id={id}", record.file),
+            _ => format!("/{letter}/{id}"),
+        }
     }
 
     /// Whose request an upstream was sent.
@@ -201,7 +213,7 @@ impl Record {
     /// The body of its response.
     fn expected(&self) -> Cow<'static, [u8]> {
         match self.kind {
-            Kind::Plain => Cow::Borrowed(self.content),
+            Kind::Plain | Kind::File => Cow::Borrowed(self.content),
         }
     }
 }

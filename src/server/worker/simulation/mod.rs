@@ -14,7 +14,9 @@
 //! `THALWEG_SEEDS=5000 cargo test --lib simulation` runs more seeds, `THALWEG_SEED=17` that one on a stage of its own,
 //! which is what happened but for what the seeds before it on the same stage have left behind (`THALWEG_SEEDS=16..18`).
 
+mod client;
 mod client_h1;
+mod client_h2;
 mod dice;
 mod laws;
 mod line;
@@ -27,7 +29,7 @@ use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use client_h1::Client;
+use client::Client;
 use dice::Dice;
 use laws::{Ledger, law};
 use stage::Stage;
@@ -73,8 +75,9 @@ impl World<'_> {
     fn new<'a>(seed: u64, stage: &'a mut Stage, upstreams: &'a mut Upstreams) -> World<'a> {
         let mut dice = Dice(seed);
         let mut ledger = Ledger::new(stage.faults, stage.may_repeat);
+        let (front, now_ms) = (&stage.front, stage.now_ms());
         let clients =
-            (0..1 + dice.below(4)).map(|_| Client::new(&stage.front, &mut ledger, &mut dice)).collect();
+            (0..1 + dice.below(4)).map(|_| Client::new(front, now_ms, &mut ledger, &mut dice)).collect();
         World { dice, stage, upstreams, clients, ledger }
     }
 
@@ -97,7 +100,7 @@ impl World<'_> {
             0..=2 => self.stage.round(),
             3 | 4 => {
                 let at = self.dice.below(self.clients.len());
-                self.clients[at].step(&mut self.ledger, &mut self.dice)?;
+                self.clients[at].step(self.stage.now_ms(), &mut self.ledger, &mut self.dice)?;
             }
             5 | 6 => self.upstreams.step(&mut self.ledger, &mut self.dice)?,
             _ => self.upstreams.accept(&self.ledger, &mut self.dice),
@@ -115,7 +118,7 @@ impl World<'_> {
     fn finish(&mut self) -> Result<(), String> {
         for round in 1..=LAST_ROUNDS {
             for client in &mut self.clients {
-                client.step(&mut self.ledger, &mut self.dice)?;
+                client.step(self.stage.now_ms(), &mut self.ledger, &mut self.dice)?;
             }
             self.stage.finish_jobs();
             self.stage.round();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::tests::{site_of, worker_of};
 use super::super::{Site, Worker, WorkerCommand};
-use super::dice::Dice;
+use super::dice::{Dice, files};
 use super::line::Address;
 use crate::server::listeners::ListenerSet;
 use crate::server::pool::{HeldJobs, Pool};
@@ -45,8 +45,11 @@ impl Stage {
             .map(|number| Address::new(folder.path(), &format!("upstream{number}"), is_tcp))
             .collect();
         let root = folder.path().display().to_string();
-        for name in ["body", "proxy"] {
+        for name in ["body", "proxy", "s"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for (number, content) in files().iter().enumerate() {
+            std::fs::write(folder.path().join(format!("s/{number}")), content).unwrap();
         }
         let text = configuration(&front, &upstreams, &root, faults, dice);
         let (site, listeners) = site_of(&folder, text.clone(), 1);
@@ -135,7 +138,10 @@ fn configuration(
         dice.pick(&["1k", "16k"]),
     );
     format!(
-        "events {{}} http {{ {http} server {{ listen {}; location / {{ proxy_pass http://u; }} }} }}",
+        "events {{}} http {{ {http} server {{ listen {}; http2 on;
+            location / {{ proxy_pass http://u; }}
+            location /s/ {{ root {root}; add_header X-Id $arg_id; }}
+        }} }}",
         front.written()
     )
 }
