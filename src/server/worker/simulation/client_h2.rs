@@ -208,7 +208,9 @@ impl Client {
     /// Does what no client may.
     fn curse(&mut self, key: Option<StreamKey>, dice: &mut Dice) {
         self.is_cursed = true;
-        let stream = key.map_or(1, StreamKey::id);
+        // What comes on a stream whose request is not whole yet would be its body.
+        let is_whole = |stream: &Stream| Some(stream.key) == key && stream.body.is_empty();
+        let stream = key.filter(|_| self.streams.iter().any(is_whole)).map_or(7_777, StreamKey::id);
         let out = &mut self.out;
         match dice.below(9) {
             0 => Frame::Data { stream, ends: true, data: b"behind the end" }.write(out),
