@@ -84,10 +84,29 @@ impl Pool {
         Pool { tasks, starter: Some(Arc::new(Starter { once: Once::new(), start })) }
     }
 
+    /// A pool without threads: its jobs are run when whoever holds them says so.
+    #[cfg(test)]
+    pub fn by_hand(queue: usize) -> (Pool, HeldJobs) {
+        let (tasks, queued) = bounded::<Task>(queue.max(1));
+        (Pool { tasks, starter: None }, HeldJobs(queued))
+    }
+
     /// A worker's way in and out. `wake` is called from a pool thread whenever the mailbox stops being empty.
     pub fn mailbox<T: Send + 'static>(&self, wake: Arc<dyn Fn() + Send + Sync>) -> Mailbox<T> {
         let results = Arc::new(Results { done: Mutex::new(VecDeque::new()), wake });
         Mailbox { tasks: self.tasks.clone(), starter: self.starter.clone(), results, next: 0 }
+    }
+}
+
+/// The jobs of [`Pool::by_hand`].
+#[cfg(test)]
+pub struct HeldJobs(Receiver<Task>);
+
+#[cfg(test)]
+impl HeldJobs {
+    /// Runs the oldest job; whether there was one.
+    pub fn run_one(&self) -> bool {
+        self.0.try_recv().map(|task| task()).is_ok()
     }
 }
 

@@ -66,7 +66,11 @@ impl Client {
     /// Nobody wants the response any more.
     pub fn lose_lane(&mut self, res: &mut Resources) -> Fate {
         let State::Active(active) = &mut self.state else { return Fate::Close };
-        if active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client() && !relay.is_over()) {
+        // What has not come of the body, or was dropped with the stream, will not come any more.
+        let is_whole = !self.wire.body_pending();
+        if is_whole
+            && active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client() && !relay.is_over())
+        {
             self.flags.gone = true;
             return Fate::Keep;
         }

@@ -11,7 +11,7 @@ use crate::server::listeners::ListenerSet;
 use crate::server::pool::Pool;
 
 /// A site of this text with one address, and its listening sockets.
-pub(super) struct Ground {
+struct Ground {
     _folder: tempfile::TempDir,
     site: Arc<Site>,
     listeners: ListenerSet,
@@ -30,78 +30,78 @@ impl Ground {
         })
     }
 
-    /// One that passes everything on to the group `u` of these directives.
-    pub(super) fn passing(http: &str) -> Ground {
-        Ground::of(1, &|address, root| {
-            let http = http.replace("{root}", root);
-            format!(
-                "events {{}} http {{ {http} server {{ listen {address}; location / {{ proxy_pass http://u; }} }} }}"
-            )
-        })
-    }
-
     fn of(workers: usize, text: &dyn Fn(SocketAddr, &str) -> String) -> Ground {
         let folder = tempfile::tempdir().unwrap();
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
         let text = text(address, &folder.path().display().to_string());
-        for name in ["body", "proxy"] {
-            std::fs::create_dir(folder.path().join(name)).unwrap();
-        }
-        let prefix = format!("{}/", folder.path().display());
-        let mut files = MemoryFiles::new().with("/a.conf", text.into_bytes());
-        let built = build(
-            &mut files,
-            &BuildOptions {
-                path: "/a.conf",
-                prefix: &prefix,
-                command_line: "",
-                error_log: &LogTarget::File(b"error.log".to_vec()),
-                hostname: b"host",
-                privileged: false,
-                resolve: None,
-                previous_logs: None,
-                previous_tls: None,
-            },
-        );
-        let site = Arc::new(built.site.unwrap_or_else(|| panic!("{:?}", built.diagnostics)));
-        let listeners = ListenerSet::default()
-            .renew(&site.listens.sockets(), workers, &mut |_, text| panic!("{text}"))
-            .unwrap();
         let pool = Arc::new(Pool::start(1, 16, || Ok(())).unwrap());
+        let (site, listeners) = site_of(&folder, text, workers);
         Ground { _folder: folder, site, listeners, address, shared: Arc::default(), pool }
     }
 
-    pub(super) fn worker(
-        &self,
-        index: usize,
-        workers: usize,
-    ) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
-        let poll = mio::Poll::new().unwrap();
-        let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE_TOKEN).unwrap());
-        let (sender, commands) = crossbeam_channel::unbounded();
-        let boot = WorkerBoot {
-            index,
-            site: Arc::clone(&self.site),
-            listeners: self.listeners.of_worker(index, workers),
-            commands,
-            poll,
-            shared: Arc::clone(&self.shared),
-            waker,
-            pool: Arc::clone(&self.pool),
-            name_threads: Arc::clone(&self.pool),
-            logs: Arc::new(OpenLogs::open(&self.site.logs, None).unwrap()),
-        };
-        (Worker::new(boot).unwrap(), sender)
+    fn worker(&self, index: usize, workers: usize) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
+        worker_of(&self.site, self.listeners.of_worker(index, workers), index, &self.shared, &self.pool)
     }
 
     /// A connection of which nothing was asked yet.
-    pub(super) fn connect(&self) -> TcpStream {
+    fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
     }
+}
+
+/// The site of this text, and its listening sockets.
+pub(super) fn site_of(folder: &tempfile::TempDir, text: String, workers: usize) -> (Arc<Site>, ListenerSet) {
+    let prefix = format!("{}/", folder.path().display());
+    let mut files = MemoryFiles::new().with("/a.conf", text.into_bytes());
+    let built = build(
+        &mut files,
+        &BuildOptions {
+            path: "/a.conf",
+            prefix: &prefix,
+            command_line: "",
+            error_log: &LogTarget::File(b"error.log".to_vec()),
+            hostname: b"host",
+            privileged: false,
+            resolve: None,
+            previous_logs: None,
+            previous_tls: None,
+        },
+    );
+    let site = Arc::new(built.site.unwrap_or_else(|| panic!("{:?}", built.diagnostics)));
+    let listeners = ListenerSet::default()
+        .renew(&site.listens.sockets(), workers, &mut |_, text| panic!("{text}"))
+        .unwrap();
+    (site, listeners)
+}
+
+/// A worker that serves this site.
+pub(super) fn worker_of(
+    site: &Arc<Site>,
+    listeners: Vec<WorkerListener>,
+    index: usize,
+    shared: &Arc<SharedState>,
+    pool: &Arc<Pool>,
+) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
+    let poll = mio::Poll::new().unwrap();
+    let waker = Arc::new(mio::Waker::new(poll.registry(), WAKE_TOKEN).unwrap());
+    let (sender, commands) = crossbeam_channel::unbounded();
+    let boot = WorkerBoot {
+        index,
+        site: Arc::clone(site),
+        listeners,
+        commands,
+        poll,
+        shared: Arc::clone(shared),
+        waker,
+        pool: Arc::clone(pool),
+        name_threads: Arc::clone(pool),
+        logs: Arc::new(OpenLogs::open(&site.logs, None).unwrap()),
+    };
+    (Worker::new(boot).unwrap(), sender)
 }
 
 impl Worker {

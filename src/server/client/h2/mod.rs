@@ -66,6 +66,15 @@ struct Slot {
     stirred: bool,
 }
 
+impl Slot {
+    /// The stream is gone. A body of which something is dropped here has no end: it must not look complete.
+    fn lose(&mut self) {
+        self.lost = true;
+        self.ended &= self.inbox.is_empty();
+        self.inbox = Vec::new();
+    }
+}
+
 /// A mux in many hands.
 pub type SharedMux = Rc<RefCell<Mux>>;
 
@@ -186,8 +195,7 @@ impl Mux {
 
     fn lose(&mut self, stream: StreamKey, res: &mut Resources) {
         if let Some(slot) = self.slot(stream) {
-            slot.lost = true;
-            slot.inbox = Vec::new();
+            slot.lose();
             Mux::stir(slot, res);
         }
     }
@@ -196,8 +204,7 @@ impl Mux {
     pub fn close(&mut self, res: &mut Resources) {
         self.closed = true;
         for slot in &mut self.slots {
-            slot.lost = true;
-            slot.inbox = Vec::new();
+            slot.lose();
             Mux::stir(slot, res);
         }
     }
@@ -238,4 +245,20 @@ pub fn queue(mux: &SharedMux, res: &mut Resources) {
 /// The connection's turn to send has come.
 pub fn unqueue(mux: &SharedMux) {
     mux.borrow_mut().queued = false;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_whose_end_was_dropped_with_its_stream_is_not_complete() {
+        let mut cut = Slot { inbox: b"the end".to_vec(), ended: true, ..Slot::default() };
+        cut.lose();
+        assert!(cut.lost && !cut.ended && cut.inbox.is_empty());
+        // All of it had been taken before.
+        let mut whole = Slot { ended: true, ..Slot::default() };
+        whole.lose();
+        assert!(whole.lost && whole.ended);
+    }
 }

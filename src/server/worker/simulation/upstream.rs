@@ -1,0 +1,107 @@
+//! Scripted upstreams: their listening sockets, which go and come, and what they answer.
+
+use socket2::Socket;
+
+use super::dice::Dice;
+use super::laws::{Ledger, Method, Role};
+use super::line::{Address, Line};
+use super::upstream_h1::Connection;
+
+/// All of a configuration's upstreams.
+pub struct Upstreams {
+    addresses: Vec<Address>,
+    listeners: Vec<Option<Socket>>,
+    connections: Vec<Connection>,
+}
+
+impl Upstreams {
+    pub fn new(addresses: Vec<Address>) -> Upstreams {
+        let listeners = addresses.iter().map(Address::listen).collect();
+        Upstreams { addresses, listeners, connections: Vec::new() }
+    }
+
+    pub fn step(&mut self, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
+        if self.connections.is_empty() {
+            self.accept(ledger, dice);
+            return Ok(());
+        }
+        let at = dice.below(self.connections.len());
+        self.connections[at].step(ledger, dice)
+    }
+
+    /// Takes a connection, or a listening socket goes or comes.
+    pub fn accept(&mut self, ledger: &Ledger, dice: &mut Dice) {
+        let at = dice.below(self.listeners.len());
+        if ledger.faults && dice.one_in(40) {
+            self.listeners[at] = match self.listeners[at] {
+                Some(_) => None,
+                None => self.addresses[at].listen(),
+            };
+            return;
+        }
+        self.accept_from(at);
+    }
+
+    fn accept_from(&mut self, at: usize) {
+        if let Some(Ok((socket, _))) = self.listeners[at].as_ref().map(Socket::accept) {
+            self.connections.push(Connection::new(Line::new(socket)));
+        }
+    }
+
+    /// Everybody is there, and does something.
+    pub fn step_all(&mut self, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
+        for at in 0..self.listeners.len() {
+            if self.listeners[at].is_none() {
+                self.listeners[at] = self.addresses[at].listen();
+            }
+            self.accept_from(at);
+        }
+        for connection in &mut self.connections {
+            connection.step(ledger, dice)?;
+        }
+        self.connections.retain(|connection| !connection.is_closed());
+        Ok(())
+    }
+
+    /// All connections end.
+    pub fn clear(&mut self) {
+        self.connections.clear();
+        for listener in self.listeners.iter().flatten() {
+            while listener.accept().is_ok() {}
+        }
+    }
+}
+
+/// What an upstream answers.
+pub struct Answer {
+    pub status: u16,
+    pub body: &'static [u8],
+    /// Whether the body is sent.
+    pub is_head: bool,
+}
+
+impl Answer {
+    pub fn new(id: usize, role: Role, ledger: &Ledger) -> Answer {
+        let record = ledger.record(id);
+        let body = match role {
+            Role::Main => record.content,
+        };
+        Answer { status: 200, body, is_head: role == Role::Main && record.method == Method::Head }
+    }
+}
+
+/// How a connection of an upstream goes on.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Ending {
+    /// It goes on.
+    Open,
+    /// It is closed when everything is out.
+    Close,
+    /// It is reset when everything is out.
+    Reset,
+    /// It says nothing more.
+    Silent,
+}
+
+/// How one breaks.
+pub const BREAKS: &[Ending] = &[Ending::Close, Ending::Reset, Ending::Silent];
