@@ -1,0 +1,211 @@
+//! The differences to nginx that are meant, each with its reason.
+
+use super::Answer;
+
+/// One case and what both made of it.
+pub struct Exchange {
+    pub bytes: Vec<u8>,
+    /// Which server of the site was asked: 1 merges slashes, 2 does not.
+    pub server: usize,
+    pub nginx: Vec<Answer>,
+    pub ours: Vec<Answer>,
+}
+
+/// A difference that is meant.
+pub struct Accepted {
+    pub what: &'static str,
+    pub why: &'static str,
+    /// A request that shows it, sent to the first server.
+    pub example: &'static [u8],
+    /// Whether this is why the answers of a case differ.
+    pub explains: fn(&Exchange) -> bool,
+}
+
+pub const ACCEPTED: &[Accepted] = &[
+    Accepted {
+        what: "a host that RFC 3986 does not allow is 400",
+        why: "nginx 1.22 let most pass; so it is since 1.29 (RFC 3986 host validation)",
+        example: b"GET / HTTP/1.1\r\nHost: a?b\r\n\r\n",
+        explains: |exchange| exchange.we_refuse() && exchange.hosts().any(|host| !is_rfc_3986_host(host)),
+    },
+    Accepted {
+        what: "the authority of an absolute form may hold all that RFC 3986 allows in a host",
+        why: "the same rules as for the Host field; nginx 1.22 takes letters, digits, dots and hyphens there",
+        example: b"GET http://a_b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        explains: |exchange| {
+            let usual =
+                |host: &[u8]| host.iter().all(|&byte| byte.is_ascii_alphanumeric() || b".-:".contains(&byte));
+            exchange.nginx_refuses()
+                && exchange.authorities().any(|host| is_rfc_3986_host(host) && !usual(host))
+        },
+    },
+    Accepted {
+        what: "an unknown coding of the body is 501 also where the path is bad",
+        why: "the head is judged before the path is made normal; nginx has the other order, and answers 400",
+        example: b"GET /.. HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
+        explains: |exchange| {
+            let path_is_doubtful = |line: &[u8]| line.iter().any(|byte| b".%\0".contains(byte));
+            exchange.nginx_refuses()
+                && exchange.first_difference().1.is_some_and(|answer| answer.status == 501)
+                && exchange.bytes.split(|&byte| byte == b'\n').any(path_is_doubtful)
+        },
+    },
+    Accepted {
+        what: "tabs around the value of a field are not part of it",
+        why: "RFC 9110 section 5.5 counts the tab as white space; nginx trims spaces only",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nX: \ty\r\n\r\n",
+        explains: |exchange| exchange.fields().any(|(_, value)| has_outer_tab(value)),
+    },
+    Accepted {
+        what: "a field line with a bare CR in it or before its end is 400",
+        why: "RFC 9112 section 2.2; some take it for a line's end. nginx skips or keeps it (README)",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\r\n\r\n",
+        explains: |exchange| exchange.we_refuse() && exchange.lines().any(has_bare_cr),
+    },
+    Accepted {
+        what: "a field line without a colon is 400",
+        why: "RFC 9112 section 5; nginx takes or skips it as a name without a value (README)",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n",
+        explains: |exchange| exchange.we_refuse() && exchange.lines().any(|line| !line.contains(&b':')),
+    },
+    Accepted {
+        what: "fields of one name are joined in $http_NAME",
+        why: "as nginx does since 1.23; 1.22 shows the first",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nX: 2\r\n\r\n",
+        explains: |exchange| exchange.count(b"x") > 1 && exchange.only_known_lines_differ(),
+    },
+    Accepted {
+        what: "$content_length is empty for a chunked body",
+        why: "nginx shows the size of the buffer that it throws the body away with, behind a `return`",
+        example: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        explains: |exchange| exchange.count(b"transfer-encoding") > 0 && exchange.only_known_lines_differ(),
+    },
+    Accepted {
+        what: "a request line that the client leaves unfinished gets no answer, whatever is wrong with it",
+        why: "a line is judged as a whole; nginx looks at each byte as it comes. Only the method is judged at once",
+        example: b"GET a ",
+        explains: |exchange| {
+            let common = exchange.ours.len();
+            exchange.nginx.len() == common + 1
+                && exchange.nginx[..common] == exchange.ours[..]
+                && exchange.nginx[common].status == 400
+                && !exchange.bytes.ends_with(b"\n")
+        },
+    },
+    Accepted {
+        what: "the connection stays open behind 412",
+        why: "nginx says so too, and then closes: its filter for conditions ends the request as a failed one",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nIf-Match: \"x\"\r\n\r\nGET /end HTTP/1.1\r\nHost: a\r\n\r\n",
+        explains: |exchange| {
+            let common = exchange.nginx.len();
+            exchange.nginx.last().is_some_and(|answer| answer.status == 412)
+                && exchange.ours.len() > common
+                && exchange.ours[..common] == exchange.nginx[..]
+        },
+    },
+];
+
+impl Exchange {
+    /// Where the answers part: nginx's and ours, as far as there is one.
+    fn first_difference(&self) -> (Option<&Answer>, Option<&Answer>) {
+        let same = self.nginx.iter().zip(&self.ours).take_while(|(nginx, ours)| nginx == ours).count();
+        (self.nginx.get(same), self.ours.get(same))
+    }
+
+    /// Whether the first answer that differs is our 400 (without a head for HTTP/0.9), behind which we close.
+    fn we_refuse(&self) -> bool {
+        let is_refusal = |answer: &Answer| {
+            answer.status == 400
+                || answer.status == 0 && answer.body.starts_with(b"<html>\r\n<head><title>400")
+        };
+        self.first_difference().1.is_some_and(|answer| is_refusal(answer) && answer.closes)
+    }
+
+    /// Whether nginx's first answer that differs is a 400.
+    fn nginx_refuses(&self) -> bool {
+        self.first_difference().0.is_some_and(|answer| answer.status == 400)
+    }
+
+    /// Whether the answers are the same but for the values of repeated fields and the lengths of chunked bodies.
+    fn only_known_lines_differ(&self) -> bool {
+        let repeated = self.count(b"x") > 1;
+        let chunked = self.count(b"transfer-encoding") > 0;
+        let is_known =
+            |line: &&[u8]| repeated && line.starts_with(b"x=") || chunked && line.starts_with(b"length=");
+        let without = |answers: &[Answer]| -> Vec<Answer> {
+            let strip = |answer: &Answer| {
+                let lines = answer.body.split(|&byte| byte == b'\n').filter(|line| !is_known(line));
+                Answer { body: lines.collect::<Vec<_>>().join(&b'\n'), ..answer.clone() }
+            };
+            answers.iter().map(strip).collect()
+        };
+        without(&self.nginx) == without(&self.ours)
+    }
+
+    /// Lines that are not empty, behind the first, without their ends.
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let strip = |line| <[u8]>::strip_suffix(line, b"\r").unwrap_or(line);
+        self.bytes.split(|&byte| byte == b'\n').skip(1).map(strip).filter(|line| !line.is_empty())
+    }
+
+    /// Names and values of all lines that have a colon; values with the spaces around them.
+    fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.lines().filter_map(|line| {
+            let colon = line.iter().position(|&byte| byte == b':')?;
+            Some((&line[..colon], &line[colon + 1..]))
+        })
+    }
+
+    fn count(&self, name: &[u8]) -> usize {
+        self.fields().filter(|(other, _)| other.eq_ignore_ascii_case(name)).count()
+    }
+
+    /// Values of Host fields, and authorities of absolute forms.
+    fn hosts(&self) -> impl Iterator<Item = &[u8]> {
+        let fields = self.fields().filter(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+        fields.map(|(_, value)| value.trim_ascii()).chain(self.authorities())
+    }
+
+    fn authorities(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.split(|&byte| byte == b'\n').filter_map(|line| {
+            let start = line.windows(3).position(|window| window == b"://")? + 3;
+            let length = line[start..].iter().take_while(|byte| !b"/? \r".contains(byte)).count();
+            Some(&line[start..start + length])
+        })
+    }
+}
+
+/// Written apart from the server's own check, for the difference to mean something.
+fn is_rfc_3986_host(host: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(host) else { return false };
+    let (name, port) = match text.rfind(':') {
+        Some(colon) if !text.ends_with(']') => (&text[..colon], &text[colon + 1..]),
+        _ => (text, ""),
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=".contains(c);
+    let name_is_good = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(literal) => !literal.is_empty() && literal.chars().all(|c| allowed(c) || c == ':'),
+        None => {
+            let escapes_are_good = name.match_indices('%').all(|(at, _)| {
+                name.as_bytes().get(at + 1..at + 3).is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+            });
+            escapes_are_good && name.chars().all(|c| allowed(c) || c == '%')
+        }
+    };
+    let port_is_good =
+        port.is_empty() || port.chars().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    name_is_good && port_is_good
+}
+
+fn has_outer_tab(value: &[u8]) -> bool {
+    let is_space = |byte: &&u8| matches!(**byte, b' ' | b'\t');
+    value
+        .iter()
+        .take_while(is_space)
+        .chain(value.iter().rev().take_while(is_space))
+        .any(|&byte| byte == b'\t')
+}
+
+fn has_bare_cr(line: &[u8]) -> bool {
+    line.contains(&b'\r')
+}
