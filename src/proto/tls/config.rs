@@ -263,6 +263,8 @@ pub struct ServerTlsConfig {
     pub(super) client_trust: Arc<Trust>,
     pub(super) reject: bool,
     pub(super) kernel: bool,
+    /// The most that a record holds, in bytes of plaintext.
+    pub(super) record_size: usize,
     pub(super) clock: Arc<TlsClock>,
 }
 
@@ -290,6 +292,7 @@ impl ServerTlsConfig {
         inner.enable_secret_extraction = options.kernel;
         inner.ignore_client_order = options.prefer_server_ciphers;
         inner.max_fragment_size = fragment_size(options.record_size);
+        let record_size = inner.max_fragment_size.map_or(MAX_RECORD, |size| size - RECORD_HEADER);
         inner.alpn_protocols = options.protocols;
         match (&options.sessions, options.early_data) {
             (Some(sessions), true) => {
@@ -314,6 +317,7 @@ impl ServerTlsConfig {
             client_trust: options.client_trust,
             reject: options.reject,
             kernel: options.kernel,
+            record_size,
             clock: options.clock,
         })
     }

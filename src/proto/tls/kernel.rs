@@ -1,5 +1,5 @@
 //! What the kernel needs to encrypt and decrypt by itself (kTLS): keys and sequence numbers in the form of
-//! `linux/tls.h`, and the knowledge of where one record ends and the next begins.
+//! `linux/tls.h`.
 
 use rustls::ConnectionTrafficSecrets;
 
@@ -169,45 +169,6 @@ fn fresh_nonces(mut nonce: [u8; 12]) -> [u8; 12] {
     nonce
 }
 
-/// Where the bytes that came stand among the records that they make up.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Boundary {
-    /// Bytes of a record's header that came.
-    header: u8,
-    high: u8,
-    /// Bytes of its content that are to come.
-    left: usize,
-}
-
-impl Boundary {
-    /// Goes past bytes that came.
-    pub fn pass(&mut self, mut bytes: &[u8]) {
-        while let [first, rest @ ..] = bytes {
-            if self.left > 0 {
-                let passed = self.left.min(bytes.len());
-                self.left -= passed;
-                bytes = &bytes[passed..];
-                continue;
-            }
-            bytes = rest;
-            self.header += 1;
-            match self.header {
-                4 => self.high = *first,
-                5 => {
-                    self.left = usize::from(u16::from_be_bytes([self.high, *first]));
-                    self.header = 0;
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Whether every record that began has ended.
-    pub fn is_between_records(&self) -> bool {
-        self.header == 0 && self.left == 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,33 +216,6 @@ mod tests {
             // Whatever sequence number up to 2^63 the library came to, and however often the kernel counted up.
             for (sequence, count) in [(0, 0), (1, 1), ((1 << 63) - 1, 1 << 24), (1 << 24, (1 << 63) - 1)] {
                 assert_ne!((library ^ sequence) >> 63, (kernel + count) >> 63);
-            }
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn boundaries_are_found_however_records_are_split(
-            lengths in proptest::collection::vec(0usize..600, 1..8),
-            cuts in proptest::collection::vec(1usize..50, 1..40),
-        ) {
-            let mut stream = Vec::new();
-            let mut ends = vec![0];
-            for length in lengths {
-                stream.extend([23, 3, 3]);
-                stream.extend((length as u16).to_be_bytes());
-                stream.resize(stream.len() + length, 7);
-                ends.push(stream.len());
-            }
-            let (mut boundary, mut at) = (Boundary::default(), 0);
-            for cut in cuts.iter().cycle() {
-                proptest::prop_assert_eq!(boundary.is_between_records(), ends.contains(&at));
-                if at == stream.len() {
-                    break;
-                }
-                let end = (at + cut).min(stream.len());
-                boundary.pass(&stream[at..end]);
-                at = end;
             }
         }
     }

@@ -31,6 +31,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod unbuffered;
 mod verify;
 
 /// A cipher suite.

@@ -1,19 +1,20 @@
 //! The server's side of one connection.
 
-use std::io::{IoSlice, Read};
+use std::io::IoSlice;
 use std::sync::Arc;
 
 use rustls::pki_types::UnixTime;
-use rustls::server::{Accepted, AcceptedAlert, Acceptor};
+use rustls::server::{Accepted, AcceptedAlert, Acceptor, UnbufferedServerConnection};
 use rustls::time_provider::TimeProvider;
-use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
+use rustls::{HandshakeKind, ProtocolVersion};
 
 use super::config::ServerTlsConfig;
 use super::error::{Fault, TlsError};
 use super::facts::{ClientCertificate, Offer, TlsFacts};
-use super::kernel::{Boundary, KernelSecrets, KernelSuite};
-use super::machine::{self, Received};
+use super::kernel::{KernelSecrets, KernelSuite};
+use super::machine::Received;
 use super::names;
+use super::unbuffered::Unbuffered;
 use super::verify::{ClientAuth, Purpose, take_client_scheme};
 
 /// Whether a connection that begins with this byte speaks TLS. Plain HTTP does not: it gets nginx's status 497.
@@ -38,13 +39,11 @@ pub struct Hello<'a> {
 /// then `receive` again with what is left of the input, and so on; `write` and `close` once `is_open`.
 pub struct ServerTls {
     state: State,
-    /// Where the peer's bytes stand.
-    boundary: Boundary,
 }
 
 enum State {
     /// The ClientHello is not whole yet.
-    Waiting(Box<Acceptor>),
+    Waiting(Box<Waiting>),
     /// It is; a configuration is to be chosen.
     Hello(Box<Greeted>),
     /// Handshake and what follows.
@@ -53,23 +52,29 @@ enum State {
     Failed,
 }
 
+#[derive(Default)]
+struct Waiting {
+    acceptor: Acceptor,
+    /// What the acceptor took: the connection begins with it once more, as only the library's buffered kind could go on
+    /// from where the acceptor is.
+    taken: Vec<u8>,
+}
+
 struct Greeted {
-    accepted: Accepted,
+    taken: Vec<u8>,
     server_name: Box<str>,
     offer: Offer,
 }
 
 struct Chosen {
-    connection: ServerConnection,
+    connection: Unbuffered,
     config: Arc<ServerTlsConfig>,
     server_name: Box<str>,
     /// Taken by the facts.
     offer: Offer,
     client_scheme: u16,
-    /// Whether early data came.
-    early: bool,
-    /// Of the ServerHello.
-    session_id: Box<[u8]>,
+    /// Of the ServerHello, `None` before it.
+    session_id: Option<Box<[u8]>>,
 }
 
 impl Default for ServerTls {
@@ -81,7 +86,7 @@ impl Default for ServerTls {
 impl ServerTls {
     /// For a connection that was just accepted.
     pub fn new() -> ServerTls {
-        ServerTls { state: State::Waiting(Box::default()), boundary: Boundary::default() }
+        ServerTls { state: State::Waiting(Box::default()) }
     }
 
     /// Takes bytes of the peer: appends the plaintext in them to `plaintext`, and what is to be sent to `output`. All
@@ -93,23 +98,12 @@ impl ServerTls {
         plaintext: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<Received, TlsError> {
-        let before = *input;
-        let result = self.take(input, plaintext, output);
-        self.boundary.pass(&before[..before.len() - input.len()]);
-        result
-    }
-
-    fn take(
-        &mut self,
-        input: &mut &[u8],
-        plaintext: &mut Vec<u8>,
-        output: &mut Vec<u8>,
-    ) -> Result<Received, TlsError> {
         match &mut self.state {
-            State::Waiting(acceptor) => match accept(acceptor, input, output) {
+            State::Waiting(waiting) => match accept(waiting, input, output) {
                 Ok(None) => Ok(Received::NeedMore),
                 Ok(Some(accepted)) => {
-                    self.state = State::Hello(Box::new(Greeted::new(accepted)));
+                    let taken = std::mem::take(&mut waiting.taken);
+                    self.state = State::Hello(Box::new(Greeted::new(&accepted, taken)));
                     Ok(Received::Hello)
                 }
                 Err(error) => {
@@ -156,23 +150,17 @@ impl ServerTls {
             output.extend_from_slice(&UNRECOGNIZED_NAME);
             return Err(TlsError::new(Fault::Refused, "handshake rejected"));
         }
-        let connection = greeted
-            .accepted
-            .into_connection(Arc::clone(&config.inner))
-            .map_err(|(error, alert)| fail(error, alert, output))?;
-        let mut chosen = Chosen {
-            connection,
+        let chosen = Chosen {
+            connection: Unbuffered::new(
+                UnbufferedServerConnection::new(Arc::clone(&config.inner))?,
+                greeted.taken,
+            ),
             config: Arc::clone(config),
             server_name: greeted.server_name,
             offer: greeted.offer,
             client_scheme: 0,
-            early: false,
-            session_id: Box::default(),
+            session_id: None,
         };
-        chosen.connection.set_buffer_limit(None);
-        let before = output.len();
-        machine::gather(&mut chosen.connection, output);
-        chosen.session_id = session_id(&output[before..]).unwrap_or_default().into();
         self.state = State::Chosen(Box::new(chosen));
         Ok(())
     }
@@ -180,7 +168,9 @@ impl ServerTls {
     /// Whether plaintext may be written: the handshake is over, or early data came and may be answered.
     pub fn is_open(&self) -> bool {
         match &self.state {
-            State::Chosen(chosen) => !chosen.connection.is_handshaking() || chosen.early,
+            State::Chosen(chosen) => {
+                !chosen.connection.connection().is_handshaking() || chosen.connection.had_early_data()
+            }
             _ => false,
         }
     }
@@ -188,7 +178,7 @@ impl ServerTls {
     /// Whether the handshake goes on.
     pub fn is_handshaking(&self) -> bool {
         match &self.state {
-            State::Chosen(chosen) => chosen.connection.is_handshaking(),
+            State::Chosen(chosen) => chosen.connection.connection().is_handshaking(),
             State::Failed => false,
             _ => true,
         }
@@ -209,7 +199,7 @@ impl ServerTls {
     /// Appends the pieces, encrypted, in records as full as can be.
     pub fn write_vectored(&mut self, pieces: &[IoSlice<'_>], output: &mut Vec<u8>) {
         if let State::Chosen(chosen) = &mut self.state {
-            machine::write(&mut chosen.connection, pieces, output);
+            chosen.connection.write(pieces, chosen.config.record_size, output);
         }
     }
 
@@ -222,8 +212,9 @@ impl ServerTls {
     /// now: the handshake goes on, or a part of a record has come.
     pub fn kernel_suite(&self) -> Option<KernelSuite> {
         let State::Chosen(chosen) = &self.state else { return None };
-        let connection = &chosen.connection;
-        if !chosen.config.kernel || connection.is_handshaking() || !self.boundary.is_between_records() {
+        let connection = chosen.connection.connection();
+        let is_free = chosen.connection.is_between_records() && !connection.is_handshaking();
+        if !chosen.config.kernel || !is_free {
             return None;
         }
         let suite = connection.negotiated_cipher_suite()?;
@@ -237,16 +228,19 @@ impl ServerTls {
         let State::Chosen(chosen) = std::mem::replace(&mut self.state, State::Failed) else {
             return Err(internal("no connection to give to the kernel"));
         };
-        let is_1_3 = chosen.connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
-        let secrets = chosen.connection.dangerous_extract_secrets()?;
+        let connection = chosen.connection.into_connection();
+        let is_1_3 = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        let (secrets, _) = connection.dangerous_into_kernel_connection()?;
         KernelSecrets::new(is_1_3, secrets).ok_or_else(|| internal("a cipher that kernels do not have"))
     }
 
     /// Appends the notice that nothing more is sent (`close_notify`).
     pub fn close(&mut self, output: &mut Vec<u8>) {
         if let State::Chosen(chosen) = &mut self.state {
-            chosen.connection.send_close_notify();
-            machine::gather(&mut chosen.connection, output);
+            // Before the handshake is over there is nobody to say it to.
+            if !chosen.connection.connection().is_handshaking() || chosen.connection.had_early_data() {
+                chosen.connection.close(output);
+            }
         }
     }
 }
@@ -265,15 +259,18 @@ fn fail(error: rustls::Error, mut alert: AcceptedAlert, output: &mut Vec<u8>) ->
     error.into()
 }
 
-/// Feeds as much as a ClientHello needs. It may have more behind it, which the library keeps.
+/// Feeds as much as a ClientHello needs. It may have more behind it.
 fn accept(
-    acceptor: &mut Acceptor,
+    waiting: &mut Waiting,
     input: &mut &[u8],
     output: &mut Vec<u8>,
 ) -> Result<Option<Accepted>, TlsError> {
     while !input.is_empty() {
-        acceptor.read_tls(input).map_err(|error| TlsError::new(Fault::Internal, error.to_string()))?;
-        match acceptor.accept() {
+        let before = *input;
+        let taken = waiting.acceptor.read_tls(input);
+        let taken = taken.map_err(|error| TlsError::new(Fault::Internal, error.to_string()))?;
+        waiting.taken.extend_from_slice(&before[..taken]);
+        match waiting.acceptor.accept() {
             Ok(None) => {}
             Ok(found) => return Ok(found),
             Err((error, alert)) => return Err(fail(error, alert, output)),
@@ -283,7 +280,7 @@ fn accept(
 }
 
 impl Greeted {
-    fn new(accepted: Accepted) -> Greeted {
+    fn new(accepted: &Accepted, taken: Vec<u8>) -> Greeted {
         let hello = accepted.client_hello();
         let offer = Offer {
             ciphers: hello.cipher_suites().iter().map(|suite| (*suite).into()).collect(),
@@ -291,7 +288,7 @@ impl Greeted {
             schemes: hello.signature_schemes().iter().map(|scheme| (*scheme).into()).collect(),
         };
         let server_name = hello.server_name().map(str::to_ascii_lowercase).unwrap_or_default().into();
-        Greeted { accepted, server_name, offer }
+        Greeted { taken, server_name, offer }
     }
 }
 
@@ -302,19 +299,16 @@ impl Chosen {
         plaintext: &mut Vec<u8>,
         output: &mut Vec<u8>,
     ) -> Result<Received, TlsError> {
-        let asks_client = self.config.client_auth != ClientAuth::Off && self.connection.is_handshaking();
+        let is_handshaking = self.connection.connection().is_handshaking();
+        let asks_client = self.config.client_auth != ClientAuth::Off && is_handshaking;
         if asks_client {
             take_client_scheme();
         }
-        let early = &mut self.early;
-        let result =
-            machine::feed(&mut self.connection, input, plaintext, output, |connection, plaintext| {
-                if let Some(mut reader) = connection.early_data() {
-                    *early = true;
-                    // A `Vec` takes everything, and the library's limit on early data bounds it.
-                    let _ = reader.read_to_end(plaintext);
-                }
-            });
+        let before = output.len();
+        let result = self.connection.receive(input, plaintext, output);
+        if self.session_id.is_none() && output.len() > before {
+            self.session_id = Some(session_id(&output[before..]).unwrap_or_default().into());
+        }
         if asks_client {
             self.client_scheme = take_client_scheme().max(self.client_scheme);
         }
@@ -322,7 +316,7 @@ impl Chosen {
     }
 
     fn facts(&mut self) -> TlsFacts {
-        let connection = &self.connection;
+        let connection = self.connection.connection();
         let version = connection.protocol_version().unwrap_or(ProtocolVersion::TLSv1_2);
         let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite().into());
         let reused = connection.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -343,14 +337,14 @@ impl Chosen {
             scheme: if reused { 0 } else { self.own_scheme(version, cipher, &offer) },
             reused,
             session_id: match version {
-                ProtocolVersion::TLSv1_2 => self.session_id.clone(),
+                ProtocolVersion::TLSv1_2 => self.session_id.clone().unwrap_or_default(),
                 _ => Box::default(),
             },
             server_name: self.server_name.clone(),
             alpn: connection.alpn_protocol().unwrap_or_default().into(),
             offer,
             client,
-            early_data: (self.early && connection.is_handshaking()).into(),
+            early_data: (self.connection.had_early_data() && connection.is_handshaking()).into(),
         }
     }
 
