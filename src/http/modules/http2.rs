@@ -120,7 +120,7 @@ mod tests {
         }
         assert_eq!(complaints("server { listen 80; http2 on; http2_body_preread_size 1m; }"), [""; 0]);
         assert_eq!(
-            complaints("server { listen 80; http2_body_preread_size 2g; }"),
+            complaints("server { listen 80; http2_body_preread_size 2048m; }"),
             ["[emerg] the maximum body preread buffer size is 2147483647"]
         );
     }

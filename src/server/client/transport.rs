@@ -1,4 +1,4 @@
-//! The way to a client: a bare socket, one under TLS, or a stream of HTTP/2.
+//! The way to a client: a bare socket, one under TLS (the library's or the kernel's), a stream of HTTP/2, or a pipe.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

@@ -58,7 +58,7 @@ settings! {
         /// Authorities whose clients are believed, and which are named to clients.
         client_certificate: Option<FileText> = None, inherit;
             "ssl_client_certificate" HTTP_SERVER, Arity::exactly(1), default "", once file;
-        /// Commands of OpenSSL's configuration that have a counterpart here.
+        /// Commands of OpenSSL's configuration that have a counterpart here: suites, groups, versions, and `Options` with `KTLS` (the kernel encrypts large files), `ServerPreference`, `SessionTicket`.
         commands: Commands = Commands::default(), inherit;
             "ssl_conf_command" HTTP_SERVER, Arity::exactly(2), default "", with conf_command;
         /// Lists of revoked certificates.
