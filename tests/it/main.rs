@@ -55,6 +55,7 @@ mod rewrite;
 mod samples;
 mod secure_link;
 mod serve;
+mod slowness;
 mod spa;
 mod split_clients;
 mod ssi;
