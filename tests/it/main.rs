@@ -62,6 +62,7 @@ mod samples;
 mod secure_link;
 mod serve;
 mod slice;
+mod slowness;
 mod spa;
 mod split_clients;
 mod ssi;
