@@ -1,9 +1,11 @@
 //! Scripted upstreams: their listening sockets, which go and come, and what they answer.
 
+use std::borrow::Cow;
+
 use socket2::Socket;
 
 use super::dice::Dice;
-use super::laws::{Ledger, Method, Role};
+use super::laws::{Ledger, Role};
 use super::line::{Address, Line};
 use super::upstream_h1::Connection;
 
@@ -75,8 +77,8 @@ impl Upstreams {
 /// What an upstream answers.
 pub struct Answer {
     pub status: u16,
-    pub body: &'static [u8],
-    /// Whether the body is sent.
+    pub body: Cow<'static, [u8]>,
+    /// Only its head is sent.
     pub is_head: bool,
 }
 
@@ -84,9 +86,14 @@ impl Answer {
     pub fn new(id: usize, role: Role, ledger: &Ledger) -> Answer {
         let record = ledger.record(id);
         let body = match role {
-            Role::Main => record.content,
+            Role::Main => record.page(id),
+            Role::Piece | Role::Check | Role::Mirror => Cow::Borrowed(record.piece),
         };
-        Answer { status: 200, body, is_head: role == Role::Main && record.method == Method::Head }
+        Answer {
+            status: if role == Role::Check && record.is_denied { 403 } else { 200 },
+            body,
+            is_head: false,
+        }
     }
 }
 
