@@ -28,6 +28,7 @@ pub struct Stage {
     pub upstreams: Vec<Address>,
     /// The configuration, for messages.
     pub text: String,
+    pub upstreams_speak_h2: bool,
     /// Peers fail.
     pub faults: bool,
     /// The configuration lets a POST go twice.
@@ -66,6 +67,7 @@ impl Stage {
             site,
             front,
             upstreams,
+            upstreams_speak_h2: text.contains("proxy_http_version 2"),
             may_repeat: text.contains("non_idempotent"),
             text,
             faults,
@@ -136,7 +138,7 @@ fn configuration(
             "error timeout invalid_header http_503",
             "error timeout non_idempotent"
         ]),
-        dice.pick(&["1.1", "1.0"]),
+        dice.pick(&["1.1", "1.0", "2"]),
         dice.pick(&["1000", "2"]),
         dice.pick(&["1k", "16k"]),
     );
