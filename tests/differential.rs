@@ -197,7 +197,8 @@ fn kind(exchange: &Exchange) -> String {
 }
 
 fn is_explained(exchange: &Exchange) -> bool {
-    exchange.nginx == exchange.ours || ACCEPTED.iter().any(|rule| (rule.explains)(exchange))
+    let plain = exchange.without_known_lines();
+    plain.is_same() || ACCEPTED.iter().any(|rule| (rule.explains)(&plain))
 }
 
 /// Leaves away what is not needed for a difference of the same kind.

@@ -68,10 +68,11 @@ fn per_worker(server: &util::Server) -> Vec<usize> {
         let folder = format!("/proc/{}/fdinfo", pid.as_raw_nonzero());
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-            let watched = text.lines().filter(|line| line.starts_with("tfd:")).count();
-            // Listeners, wakers and timers are few; a poll that watches nothing else is no worker's.
-            if watched > 20 {
-                counts.insert((pid, entry.file_name()), watched);
+            let watched: Vec<&str> = text.lines().filter(|line| line.starts_with("tfd:")).collect();
+            // Listeners, wakers and timers are few; a poll that watches nothing else is no worker's. A worker may have
+            // several descriptors of its poll, which say the same.
+            if watched.len() > 20 {
+                counts.insert((pid, watched.join("\n")), watched.len());
             }
         }
     }

@@ -76,7 +76,7 @@ pub trait Compute: Send + Sync {
 
 /// How deep variables of the configuration may need one another; more is a cycle (nginx's bound).
 const MAX_VARIABLE_DEPTH: u8 = 100;
-/// The depth while a cycle is being left: nothing more is computed, or the time for it could double with every level.
+/// The depth while a cycle is being left: nothing more is computed, or time and text could double with every level.
 const LEAVING_CYCLE: u8 = u8::MAX;
 
 /// Where a variable's value comes from.
@@ -169,7 +169,7 @@ impl Exchange {
         }
     }
 
-    /// Computes a value that the configuration defines; one that needs itself has none.
+    /// Computes a value that the configuration defines; one that needs itself has none, nor has one that needs that.
     fn compute(
         &mut self,
         compute: &dyn Compute,
@@ -186,11 +186,16 @@ impl Exchange {
             return false;
         }
         self.variable_depth = depth + 1;
+        let start = out.len();
         let found = compute.compute(self, context, out);
-        if depth == 0 || self.variable_depth != LEAVING_CYCLE {
+        let is_left = self.variable_depth != LEAVING_CYCLE;
+        if is_left || depth == 0 {
             self.variable_depth = depth;
         }
-        found
+        if !is_left {
+            out.truncate(start);
+        }
+        found && is_left
     }
 
     /// Gives the kept value of a slot, or computes and keeps it.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use fastrand::Rng;
 
 use super::group::Group;
+use super::grpc_health::GrpcCheck;
 use super::match_rules::MatchSlot;
 use super::peer::{Peer, PeerAddress};
 use super::state::Health;
@@ -37,6 +38,8 @@ pub struct CheckPlan {
     pub persistent: bool,
     /// `match`: what a good response is; without, any of a status from 200 to 399.
     pub rules: Option<Arc<MatchSlot>>,
+    /// `type=grpc`: gRPC's own health check takes the place of `uri` and `rules`.
+    pub grpc: Option<GrpcCheck>,
 }
 
 impl Default for CheckPlan {
@@ -51,6 +54,7 @@ impl Default for CheckPlan {
             mandatory: false,
             persistent: false,
             rules: None,
+            grpc: None,
         }
     }
 }

@@ -15,6 +15,7 @@
 
 pub mod balance;
 mod group;
+pub mod grpc_health;
 pub mod health;
 pub mod match_rules;
 pub mod names;

@@ -40,14 +40,69 @@ pub const ACCEPTED: &[Accepted] = &[
         },
     },
     Accepted {
-        what: "an unknown coding of the body is 501 also where the path is bad",
-        why: "the head is judged before the path is made normal; nginx has the other order, and answers 400",
+        what: "of several mistakes in one head another may decide on the status",
+        why: "version, authority, fields and path are judged in that order; nginx judges the path, and so the line, first",
         example: b"GET /.. HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n",
         explains: |exchange| {
-            let path_is_doubtful = |line: &[u8]| line.iter().any(|byte| b".%\0".contains(byte));
-            exchange.nginx_refuses()
-                && exchange.first_difference().1.is_some_and(|answer| answer.status == 501)
-                && exchange.bytes.split(|&byte| byte == b'\n').any(path_is_doubtful)
+            let is_refusal = |answer: Option<&Answer>| {
+                answer.is_some_and(|answer| answer.closes && [400, 405, 501, 505].contains(&answer.status))
+            };
+            let is_doubtful =
+                |line: &[u8]| line.iter().any(|byte| b".%\0".contains(byte)) || find(line, b"://");
+            let (nginx, ours) = exchange.first_difference();
+            is_refusal(nginx)
+                && is_refusal(ours)
+                && exchange.bytes.split(|&byte| byte == b'\n').any(is_doubtful)
+        },
+    },
+    Accepted {
+        what: "CONNECT takes an authority with a port",
+        why: "as in nginx since 1.31, which answers 405 where there is no tunnel; 1.22 takes paths only, for other methods",
+        example: b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+        explains: |exchange| {
+            let (nginx, ours) = exchange.first_difference();
+            let is_either = |answer: &Answer| [400, 405].contains(&answer.status);
+            find(&exchange.bytes, b"CONNECT") && nginx.is_some_and(is_either) && ours.is_some_and(is_either)
+        },
+    },
+    Accepted {
+        what: "another method than GET without a version gets its 400 with a head",
+        why: "HTTP/0.9 has GET alone, so it is none; nginx answers in the manner of 0.9",
+        example: b"POST /\r\n",
+        explains: |exchange| {
+            let (nginx, ours) = exchange.first_difference();
+            let is_page = |answer: &Answer| answer.body.starts_with(b"<html>\r\n<head><title>400");
+            nginx.is_some_and(|answer| answer.status == 0 && is_page(answer))
+                && ours.is_some_and(|answer| answer.status == 400)
+        },
+    },
+    Accepted {
+        what: "100 Continue is sent only for a body, and only if it is wanted",
+        why: "RFC 9110 section 10.1.1; where the answer is final already, the connection ends instead (README)",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n",
+        explains: |exchange| {
+            let finals: Vec<&Answer> = exchange.nginx.iter().filter(|answer| answer.status != 100).collect();
+            let is_same = |(nginx, ours): (&&Answer, &Answer)| {
+                Answer { closes: ours.closes, ..(*nginx).clone() } == *ours
+            };
+            let closes_earlier = exchange.ours.last().is_some_and(|answer| answer.closes);
+            exchange.nginx.len() > finals.len()
+                && finals.iter().zip(&exchange.ours).all(is_same)
+                && (finals.len() == exchange.ours.len()
+                    || closes_earlier && finals.len() > exchange.ours.len())
+        },
+    },
+    Accepted {
+        what: "the Connection field is a list of tokens",
+        why: "RFC 9110 section 7.6.1; nginx looks for `close` anywhere in it, and at the last such field",
+        example: b"GET / HTTP/1.1\r\nHost: a\r\nConnection: closed\r\n\r\n",
+        explains: |exchange| {
+            let (nginx, ours) = exchange.first_difference();
+            let same_but_for_close = match (nginx, ours) {
+                (Some(nginx), Some(ours)) => Answer { closes: ours.closes, ..nginx.clone() } == *ours,
+                _ => false,
+            };
+            same_but_for_close && exchange.count(b"connection") > 0
         },
     },
     Accepted {
@@ -72,24 +127,28 @@ pub const ACCEPTED: &[Accepted] = &[
         what: "fields of one name are joined in $http_NAME",
         why: "as nginx does since 1.23; 1.22 shows the first",
         example: b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nX: 2\r\n\r\n",
-        explains: |exchange| exchange.count(b"x") > 1 && exchange.only_known_lines_differ(),
+        explains: |exchange| exchange.count(b"x") > 1 && exchange.without_known_lines().is_same(),
     },
     Accepted {
         what: "$content_length is empty for a chunked body",
         why: "nginx shows the size of the buffer that it throws the body away with, behind a `return`",
         example: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        explains: |exchange| exchange.count(b"transfer-encoding") > 0 && exchange.only_known_lines_differ(),
+        explains: |exchange| {
+            exchange.count(b"transfer-encoding") > 0 && exchange.without_known_lines().is_same()
+        },
     },
     Accepted {
-        what: "a request line that the client leaves unfinished gets no answer, whatever is wrong with it",
-        why: "a line is judged as a whole; nginx looks at each byte as it comes. Only the method is judged at once",
+        what: "a head that the client leaves unfinished gets no answer, whatever is wrong with it",
+        why: "it is judged as a whole; nginx looks at each byte as it comes. Only the method, and each field line's syntax, \
+              are judged at once",
         example: b"GET a ",
         explains: |exchange| {
             let common = exchange.ours.len();
+            let is_unfinished = !exchange.bytes.ends_with(b"\n\n") && !exchange.bytes.ends_with(b"\n\r\n");
             exchange.nginx.len() == common + 1
                 && exchange.nginx[..common] == exchange.ours[..]
-                && exchange.nginx[common].status == 400
-                && !exchange.bytes.ends_with(b"\n")
+                && exchange.nginx[common].status >= 400
+                && is_unfinished
         },
     },
     Accepted {
@@ -126,20 +185,27 @@ impl Exchange {
         self.first_difference().0.is_some_and(|answer| answer.status == 400)
     }
 
-    /// Whether the answers are the same but for the values of repeated fields and the lengths of chunked bodies.
-    fn only_known_lines_differ(&self) -> bool {
+    pub fn is_same(&self) -> bool {
+        self.nginx == self.ours
+    }
+
+    /// The answers without the values of repeated fields and the lengths of chunked bodies, which always differ, so that
+    /// other differences can be told.
+    pub fn without_known_lines(&self) -> Exchange {
         let repeated = self.count(b"x") > 1;
         let chunked = self.count(b"transfer-encoding") > 0;
         let is_known =
             |line: &&[u8]| repeated && line.starts_with(b"x=") || chunked && line.starts_with(b"length=");
-        let without = |answers: &[Answer]| -> Vec<Answer> {
-            let strip = |answer: &Answer| {
-                let lines = answer.body.split(|&byte| byte == b'\n').filter(|line| !is_known(line));
-                Answer { body: lines.collect::<Vec<_>>().join(&b'\n'), ..answer.clone() }
-            };
-            answers.iter().map(strip).collect()
+        let strip = |answer: &Answer| {
+            let lines = answer.body.split(|&byte| byte == b'\n').filter(|line| !is_known(line));
+            Answer { body: lines.collect::<Vec<_>>().join(&b'\n'), ..answer.clone() }
         };
-        without(&self.nginx) == without(&self.ours)
+        Exchange {
+            bytes: self.bytes.clone(),
+            server: self.server,
+            nginx: self.nginx.iter().map(strip).collect(),
+            ours: self.ours.iter().map(strip).collect(),
+        }
     }
 
     /// Lines that are not empty, behind the first, without their ends.
@@ -204,6 +270,10 @@ fn has_outer_tab(value: &[u8]) -> bool {
         .take_while(is_space)
         .chain(value.iter().rev().take_while(is_space))
         .any(|&byte| byte == b'\t')
+}
+
+fn find(text: &[u8], piece: &[u8]) -> bool {
+    memchr::memmem::find(text, piece).is_some()
 }
 
 fn has_bare_cr(line: &[u8]) -> bool {

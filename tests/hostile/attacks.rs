@@ -222,7 +222,7 @@ fn slow_bodies(field: &Field, _: usize) {
     let mut swarm = Swarm::connect(field.port(), 0);
     let mut buffer = [0; 4096];
     while !field.is_over() {
-        swarm.fill(slow(), b"POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
+        swarm.fill(slow(), b"POST /upload?early=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n");
         std::thread::sleep(Duration::from_millis(100));
         swarm.trickle(b"x");
         let mut refused = 0;
@@ -394,7 +394,7 @@ fn handshakes(field: &Field, _: usize) {
         // A connector of its own, so that no session is resumed.
         let connector = Connector::new(&["h2", "http/1.1"], None);
         let Some(stream) = connect(field.tls_port()) else { continue };
-        field.count(usize::from(connector.try_over(stream, "localhost").is_ok()));
+        field.count(usize::from(connector.try_over(stream, "example.com").is_ok()));
     }
 }
 
@@ -405,7 +405,7 @@ fn idle_handshakes(field: &Field, _: usize) {
         if idle.len() < many(1000) {
             let Some(stream) = connect(field.tls_port()) else { continue };
             let Ok(watch) = stream.try_clone() else { continue };
-            let Ok((client, _)) = connector.try_over(stream, "localhost") else { continue };
+            let Ok((client, _)) = connector.try_over(stream, "example.com") else { continue };
             idle.push((watch, client));
         } else {
             std::thread::sleep(Duration::from_millis(20));
@@ -494,7 +494,7 @@ fn settings(field: &Field, _: usize) {
 
 fn empty_frames(field: &Field, _: usize) {
     flood(field, &opening(&[]), |round| match round {
-        0 => frame(HEADERS, END_HEADERS, 1, &fields("POST", "/upload")),
+        0 => frame(HEADERS, END_HEADERS, 1, &fields("POST", "/upload?early=1")),
         _ => frame(DATA, 0, 1, b"").repeat(100),
     });
 }

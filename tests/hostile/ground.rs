@@ -49,16 +49,16 @@ pub fn alone() -> MutexGuard<'static, ()> {
 pub fn server(more: &str) -> Server {
     let fixtures = crate::util::tls::FIXTURES;
     let text = format!(
-        "worker_processes 2; events {{ worker_connections 9000; }}
+        "worker_processes 2; error_log {{root}}/error.log notice; events {{ worker_connections 9000; }}
          http {{
-           client_header_timeout 1500ms; client_body_timeout 5s; send_timeout 5s; keepalive_timeout 5s; keepalive_requests 100000;
+           client_header_timeout 1500ms; client_body_timeout 1s; send_timeout 1s; keepalive_timeout 5s; keepalive_requests 100000;
            client_body_min_rate 500 grace=1s; send_min_rate 500 grace=1s; lingering_timeout 500ms; lingering_time 1s;
            client_max_body_size 10m; access_log off; root {{root}}/html; sendfile on; {more}
            server {{
              listen {{port1}} backlog=4096; listen {{port2}} ssl; http2 on;
-             ssl_certificate {fixtures}/server.pem; ssl_certificate_key {fixtures}/server.key;
+             ssl_certificate {fixtures}/server-ec.pem; ssl_certificate_key {fixtures}/server-ec.key;
              location / {{ }}
-             location /upload {{ client_body_early_read 1; return 204; }}
+             client_body_early_read $arg_early; location /upload {{ return 204; }}
              location /gzip/ {{ alias {{root}}/html/; gzip on; gzip_types *; gzip_comp_level 6; }}
              location /brotli/ {{ alias {{root}}/html/; brotli on; brotli_types *; brotli_comp_level 5; }}
              location /numbers {{ return 200 \"$connections_slow_bodies $connections_slow_readers $connections_refused\"; }}

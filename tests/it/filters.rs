@@ -2,53 +2,11 @@
 
 use std::time::Duration;
 
+use crate::util::codings::{decoded, gunzip, gzip};
 use crate::util::{Cases, Client, Response, Server, Upstream, eventually, request};
 
 const TYPES: &str = "types { text/html html; text/css css; text/plain txt; application/octet-stream bin; }
     default_type text/plain;";
-
-pub fn gunzip(packed: &[u8]) -> Vec<u8> {
-    let mut inflate = zlib_rs::Inflate::new(true, 31);
-    let mut text = Vec::new();
-    let mut piece = vec![0; 64 * 1024];
-    loop {
-        let (taken, made) = (inflate.total_in() as usize, inflate.total_out());
-        let status = inflate.decompress(&packed[taken..], &mut piece, zlib_rs::InflateFlush::NoFlush);
-        text.extend_from_slice(&piece[..(inflate.total_out() - made) as usize]);
-        match status.expect("gzip") {
-            zlib_rs::Status::StreamEnd => return text,
-            _ => assert!(inflate.total_out() > made, "cut short"),
-        }
-    }
-}
-
-fn gzip(text: &[u8]) -> Vec<u8> {
-    let config = zlib_rs::DeflateConfig { window_bits: 31, ..zlib_rs::DeflateConfig::default() };
-    let mut packed = vec![0; text.len() + 1000];
-    let mut deflate = zlib_rs::Deflate::new_with_config(config);
-    deflate.compress(text, &mut packed, zlib_rs::DeflateFlush::Finish).expect("gzip");
-    packed.truncate(deflate.total_out() as usize);
-    packed
-}
-
-fn decoded(response: &Response) -> Vec<u8> {
-    let body = &response.body;
-    match response.header("content-encoding") {
-        None => body.clone(),
-        Some("gzip") => gunzip(body),
-        Some("br") => {
-            let mut text = Vec::new();
-            brotli::BrotliDecompress(&mut &body[..], &mut text).expect("brotli");
-            text
-        }
-        Some("zstd") => {
-            let mut text = Vec::with_capacity(8 << 20);
-            zstd_safe::DCtx::create().decompress(&mut text, body).expect("zstd");
-            text
-        }
-        Some(other) => panic!("{other}"),
-    }
-}
 
 /// Text that compresses, of about so many bytes, and is nowhere the same.
 fn text_of(bytes: usize) -> Vec<u8> {

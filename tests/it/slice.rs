@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::filters::gunzip;
+use crate::util::codings::gunzip;
 use crate::util::h2::H2;
 use crate::util::{Cases, Client, Server, Upstream, eventually, get, request};
 

@@ -113,7 +113,7 @@ mod tests {
         assert!(built.contains("| `root` | 1 | http, server, location, if in location | `html` |"));
         assert!(built.contains("| `spa` \\* | 1 | http, server, location | `off` |"));
         assert!(built.contains("| `location` | 1 or 2, `{}` | server, location |"));
-        assert!(!unbuilt.contains("`root`") && unbuilt.contains("`ngx_http_slice_filter_module` | `slice`"));
+        assert!(!unbuilt.contains("`root`") && unbuilt.contains("`ngx_http_v3_module` | `http3`"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::http::subrequest::Order;
 use crate::message::Status;
 
 use super::compress::weaken_etag;
+use super::ranges;
 
 settings! {
     module addition;
@@ -46,8 +47,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
         return;
     }
     exchange.response.clear_content_length();
-    exchange.response.accept_ranges = false;
-    exchange.allow_ranges = false;
+    ranges::give_up(exchange);
     weaken_etag(exchange);
     let order = |target: &[u8]| (!target.is_empty()).then(|| Order::for_target(target));
     let (before, after) = (order(&settings.before), order(&settings.after));

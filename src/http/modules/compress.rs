@@ -16,6 +16,7 @@ use crate::message::{FieldName, Span, Status};
 
 use super::LocationSettings;
 use super::precompressed::{Coding, may_have_compressed, set_vary};
+use super::ranges;
 
 /// What the filters have made of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context, content_type: Opti
     if !applies {
         return;
     }
-    let best = best.filter(|_| may_have_compressed(exchange, &settings.precompressed));
+    let best = best.filter(|_| may_have_compressed(exchange, context, &settings.precompressed));
     if settings.precompressed.gzip_vary {
         set_vary(exchange);
     }
@@ -64,7 +65,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context, content_type: Opti
     }
     exchange.response.fields.push_known(FieldName::ContentEncoding, coding.token());
     exchange.response.clear_content_length();
-    exchange.allow_ranges = false;
+    ranges::give_up(exchange);
     exchange.body_filters.push(FilterSpec::Compress(compression));
 }
 

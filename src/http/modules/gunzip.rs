@@ -12,6 +12,7 @@ use crate::message::FieldName;
 use super::compress::weaken_etag;
 use super::gzip::buffers;
 use super::precompressed::{Coding, may_have_compressed, set_vary};
+use super::ranges;
 
 settings! {
     module gunzip;
@@ -42,12 +43,12 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
         set_vary(exchange);
     }
     let accept = exchange.head.field(FieldName::AcceptEncoding).unwrap_or_default();
-    if Coding::Gzip.weight(accept) > 0 && may_have_compressed(exchange, &settings.precompressed) {
+    if Coding::Gzip.weight(accept) > 0 && may_have_compressed(exchange, context, &settings.precompressed) {
         return;
     }
     exchange.response.fields.remove(b"Content-Encoding");
     exchange.response.clear_content_length();
-    exchange.allow_ranges = false;
+    ranges::give_up(exchange);
     weaken_etag(exchange);
     exchange.body_filters.push(FilterSpec::Gunzip);
 }

@@ -36,8 +36,8 @@ settings! {
         "gzip_buffers" HTTP_SERVER_LOCATION, Arity::exactly(2), default "32 4k", buffers;
         /// Without meaning here: what is compressed goes out whenever the source pauses.
         "gzip_no_buffer" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", without_meaning;
-        /// Without meaning here: compression begins with the first byte.
-        "postpone_gzipping" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", without_meaning;
+        /// Without meaning here beyond its check: compression begins with the first byte.
+        "postpone_gzipping" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", postponement;
     }
 }
 
@@ -87,6 +87,11 @@ fn hash(scope: &mut Scope, call: &Call) -> Result<u8, Complaint> {
     let exponent =
         size_exponent(scope, call, 9, 17, "512, 1k, 2k, 4k, 8k, 16k, 32k, 64k, or 128k")?;
     Ok(exponent - 8)
+}
+
+fn postponement(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
+    size(scope, call)?;
+    without_meaning(scope, call)
 }
 
 /// A number and a size, checked and not used.

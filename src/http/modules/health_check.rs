@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use crate::base::regex::Regex;
 use crate::conf::directive::{Arity, Call, Complaint};
+use crate::conf::source::{IncludeId, Span};
 use crate::conf::tree::{self, Word};
 use crate::conf::values;
 use crate::http::build::{MatchMention, Scope};
+use crate::http::modules::proxy::HttpVersion;
+use crate::http::modules::{Drafts, LocationSettings};
 use crate::http::settings::contexts::{HTTP, LOCATION};
 use crate::http::settings::settings;
 use crate::upstream::health::CheckPlan;
@@ -16,6 +19,10 @@ use crate::upstream::match_rules::{BodyRule, FieldRule, FieldTest, MatchRules, S
 
 settings! {
     module health_check;
+    values {
+        /// Where `type=grpc` stands.
+        grpc_place: Option<(Span, IncludeId)> = None, own;
+    }
     fields {
         /// How the servers of the location's group are probed; `None` for not at all.
         check: Option<Arc<CheckPlan>> = None, own;
@@ -37,6 +44,13 @@ fn read_check(scope: &mut Scope, call: &Call) -> Result<Option<Arc<CheckPlan>>, 
             read_parameter(&mut plan, word)?;
         }
     }
+    if plan.grpc.is_some() && (named.is_some() || plan.uri != CheckPlan::default().uri) {
+        return Err(Complaint::new("\"uri\" and \"match\" have no meaning with \"type=grpc\""));
+    }
+    if plan.grpc.is_some() {
+        let place = (call.span(), call.directive.include);
+        scope.drafts.health_check.get_or_insert_default().grpc_place = Some(Some(place));
+    }
     if plan.persistent && !plan.mandatory {
         return Err(Complaint::new("\"persistent\" needs \"mandatory\""));
     }
@@ -46,6 +60,17 @@ fn read_check(scope: &mut Scope, call: &Call) -> Result<Option<Arc<CheckPlan>>, 
         plan.rules = Some(mention.rules.clone());
     }
     Ok(Some(Arc::new(plan)))
+}
+
+/// What is said where [`lacks_http2`] finds something.
+pub const LACKS_HTTP2: &str = "\"type=grpc\" needs \"grpc_pass\" or \"proxy_http_version 2\"";
+
+/// The place of a check of gRPC's kind where requests do not go on over HTTP/2.
+pub fn lacks_http2(drafts: &Drafts, around: &LocationSettings) -> Option<(Span, IncludeId)> {
+    let place = drafts.health_check.as_ref()?.grpc_place??;
+    let is_grpc = drafts.grpc.as_ref().is_some_and(|own| own.pass.is_some());
+    let version = drafts.proxy.as_ref().and_then(|own| own.http_version).unwrap_or(around.proxy.http_version);
+    (!is_grpc && version != HttpVersion::Http2).then_some(place)
 }
 
 fn read_parameter(plan: &mut CheckPlan, word: &Word) -> Result<(), Complaint> {
@@ -59,6 +84,13 @@ fn read_parameter(plan: &mut CheckPlan, word: &Word) -> Result<(), Complaint> {
         None if *word == "mandatory" => plan.mandatory = true,
         None if *word == "persistent" => plan.persistent = true,
         Some(("interval", value)) => plan.interval_ms = Some(time(value)?).filter(|ms| *ms > 0).ok_or_else(invalid)?,
+        Some(("type", "http")) if plan.grpc.is_none() => {}
+        Some(("type", "grpc")) => drop(plan.grpc.get_or_insert_default()),
+        // As in nginx, these stand behind it.
+        Some(("grpc_service", value)) => plan.grpc.as_mut().ok_or_else(invalid)?.service = value.as_bytes().into(),
+        Some(("grpc_status", value)) => {
+            plan.grpc.as_mut().ok_or_else(invalid)?.status = count(value)?;
+        }
         Some(("jitter", value)) => plan.jitter_ms = time(value)?,
         Some(("fails", value)) => plan.fails = count(value)?,
         Some(("passes", value)) => plan.passes = count(value)?,
@@ -198,6 +230,17 @@ mod tests {
     }
 
     #[test]
+    fn grpc_has_a_check_of_its_own() {
+        for text in ["grpc_pass a:1;", "proxy_http_version 2; proxy_pass http://a:1;"] {
+            let check = "health_check type=grpc grpc_service=a.B grpc_status=12;";
+            let plan = checks(&format!("server {{ location / {{ {text} {check} }} }}")).remove(0);
+            let grpc = plan.grpc.as_ref().expect("a check of gRPC's kind");
+            assert_eq!((&*grpc.service, grpc.status), (&b"a.B"[..], 12));
+        }
+        assert!(check("type=http").grpc.is_none());
+    }
+
+    #[test]
     fn a_check_is_its_location_s_alone() {
         let found = checks("server { location /a { health_check; location /a/b { } } location /c { } }");
         assert_eq!(found.len(), 1);
@@ -231,6 +274,19 @@ mod tests {
             ("server { location / { health_check persistent; } }", "\"persistent\" needs \"mandatory\""),
             ("server { location / { health_check; health_check; } }", "\"health_check\" directive is duplicate"),
             ("server { location / { health_check match=m; } }", "unknown match \"m\""),
+            (
+                "server { location / { proxy_pass http://a; health_check type=grpc; } }",
+                "\"type=grpc\" needs \"grpc_pass\" or \"proxy_http_version 2\"",
+            ),
+            ("server { location / { health_check type=tcp; } }", "invalid parameter \"type=tcp\""),
+            (
+                "server { location / { health_check grpc_status=12 type=grpc; } }",
+                "invalid parameter \"grpc_status=12\"",
+            ),
+            (
+                "server { location / { grpc_pass a:1; health_check uri=/x type=grpc; } }",
+                "\"uri\" and \"match\" have no meaning with \"type=grpc\"",
+            ),
             ("server { health_check; }", "\"health_check\" directive is not allowed here"),
             ("match m { } match m { } server { }", "duplicate match \"m\""),
             ("match m { status; } server { }", "invalid number of arguments in \"status\" directive"),

@@ -268,6 +268,9 @@ pub fn warn_of_traps(builder: &mut Builder, drafts: &Drafts, around: &LocationSe
     if let Some((span, include)) = drafts.secure_link.as_deref().and_then(secure_link::mixed_forms) {
         builder.error_at(span, include, secure_link::MIXED_FORMS);
     }
+    if let Some((span, include)) = health_check::lacks_http2(drafts, around) {
+        builder.error_at(span, include, health_check::LACKS_HTTP2);
+    }
     if let Some(own) = &drafts.charset {
         charset::check(builder, own, &around.charset);
     }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::base::ascii;
+use crate::base::clock::parse_http_date;
 use crate::base::level::Level;
 use crate::base::regex::Regex;
 use crate::conf::directive::{Arity, Call, Complaint};
@@ -230,7 +231,7 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
         return Flow::Next;
     }
     // A function of the request and the settings alone: the same list at every call.
-    let candidates = candidates(exchange, settings);
+    let candidates = candidates(exchange, context, settings);
     let step = exchange.content_step as usize;
     match answer {
         None => {
@@ -307,9 +308,9 @@ pub fn set_vary(exchange: &mut Exchange) {
 }
 
 /// What to look for, in order.
-fn candidates(exchange: &Exchange, settings: &Settings) -> SmallVec<[Candidate; 3]> {
+fn candidates(exchange: &Exchange, context: &Context, settings: &Settings) -> SmallVec<[Candidate; 3]> {
     let accept = match exchange.head.field(FieldName::AcceptEncoding) {
-        Some(accept) if may_have_compressed(exchange, settings) => accept,
+        Some(accept) if may_have_compressed(exchange, context, settings) => accept,
         _ => b"",
     };
     let mut weighed: SmallVec<[(u16, Candidate); 3]> = SmallVec::new();
@@ -332,7 +333,7 @@ fn candidates(exchange: &Exchange, settings: &Settings) -> SmallVec<[Candidate; 
 
 /// Whether the request may have a compressed response at all, Accept-Encoding apart: its version, whether a proxy
 /// sent it, which browser (nginx's order and rules).
-pub fn may_have_compressed(exchange: &Exchange, settings: &Settings) -> bool {
+pub fn may_have_compressed(exchange: &Exchange, context: &Context, settings: &Settings) -> bool {
     let agent = exchange.head.field(FieldName::UserAgent);
     if settings.gzip_disable.msie6 && agent.is_some_and(is_msie6) {
         return false;
@@ -340,7 +341,7 @@ pub fn may_have_compressed(exchange: &Exchange, settings: &Settings) -> bool {
     if exchange.head.version < settings.gzip_http_version {
         return false;
     }
-    if exchange.head.has(FieldName::Via) && !may_have_compressed_by_proxy(exchange, settings.gzip_proxied) {
+    if exchange.head.has(FieldName::Via) && !may_have_compressed_by_proxy(exchange, context.env.now.wall_secs, settings.gzip_proxied) {
         return false;
     }
     match (&settings.gzip_disable.patterns, agent) {
@@ -351,7 +352,7 @@ pub fn may_have_compressed(exchange: &Exchange, settings: &Settings) -> bool {
 }
 
 /// `gzip_proxied`: goes by what the response says so far.
-fn may_have_compressed_by_proxy(exchange: &Exchange, Proxied(set): Proxied) -> bool {
+fn may_have_compressed_by_proxy(exchange: &Exchange, now_secs: i64, Proxied(set): Proxied) -> bool {
     if set & OFF != 0 {
         return false;
     }
@@ -361,17 +362,19 @@ fn may_have_compressed_by_proxy(exchange: &Exchange, Proxied(set): Proxied) -> b
     let response = &exchange.response;
     if let Some(expires) = response.fields.first(FieldName::Expires) {
         // Of a response that is expired when it is made, no cache keeps two forms.
-        let date = response.fields.first(FieldName::Date);
-        let is_expired = crate::base::clock::parse_http_date(expires).is_none_or(|expires| {
-            date.and_then(crate::base::clock::parse_http_date).is_some_and(|date| expires <= date)
-        });
+        // Without one of an upstream's that is passed on, the Date is of now.
+        let date = response.fields.first(FieldName::Date).map_or(Some(now_secs), parse_http_date);
+        let is_expired =
+            parse_http_date(expires).is_some_and(|expires| date.is_some_and(|date| expires < date));
         return set & EXPIRED != 0 && is_expired;
     }
     let mut controls = response.fields.all(FieldName::CacheControl).peekable();
     if controls.peek().is_some() {
         let words = [(NO_CACHE, &b"no-cache"[..]), (NO_STORE, b"no-store"), (PRIVATE, b"private")];
+        // As in nginx a word counts without a value only, and behind a semicolon too.
         return controls.flat_map(ascii::list_elements).any(|element| {
-            words.iter().any(|(bit, word)| set & bit != 0 && ascii::starts_with_ignore_case(element, word))
+            let last = element.rsplit(|byte| *byte == b';').next().map(ascii::trim_ows).unwrap_or_default();
+            words.iter().any(|(bit, word)| set & bit != 0 && last.eq_ignore_ascii_case(word))
         });
     }
     // Without any of these fields nginx compresses, whichever the conditions are but `off`.

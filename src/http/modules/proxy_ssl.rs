@@ -178,10 +178,10 @@ impl Settings {
 
     /// TLS for health checks, which no request's variables are known for; a name that has some is `host`, and a
     /// certificate that has some is left out.
-    pub fn probe(&self, host: &[u8]) -> Option<Arc<CallTls>> {
+    pub fn probe(&self, host: &[u8], http2: bool) -> Option<Arc<CallTls>> {
         let literal = self.name.as_ref().and_then(Template::as_literal);
         let name = bare_name(literal.unwrap_or(host));
-        self.tls.get().map(|tls| Arc::new(CallTls { tls: Arc::clone(tls), name, pair: None }))
+        self.slot(http2).get().map(|tls| Arc::new(CallTls { tls: Arc::clone(tls), name, pair: None }))
     }
 }
 

@@ -61,6 +61,13 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) -> Option<Status> 
     None
 }
 
+/// What the client gets has no ranges, whatever an upstream has said: its body is made anew.
+pub fn give_up(exchange: &mut Exchange) {
+    exchange.allow_ranges = false;
+    exchange.response.accept_ranges = false;
+    exchange.response.fields.remove(b"Accept-Ranges");
+}
+
 /// Whether If-Range, where it was sent, names the content that we have.
 fn if_range_holds(exchange: &Exchange) -> bool {
     let Some(value) = exchange.head.field(FieldName::IfRange) else { return true };

@@ -28,7 +28,7 @@ use crate::message::{FieldName, Status, parse_content_range};
 settings! {
     module slice;
     fields {
-        /// Bytes of a slice; 0 for none.
+        /// Bytes of the slices that a response is asked for in, by `$slice_range`; 0 for the whole at once.
         size: u64 = 0, inherit;
             "slice" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", once size;
     }

@@ -109,6 +109,11 @@ impl Pipe {
         self.is_over
     }
 
+    /// Whether the response ended before all of it was there: what it is a part of must not look complete either.
+    pub fn is_cut(&self) -> bool {
+        self.is_over && self.status.is_some() && !self.is_complete
+    }
+
     /// Whether the response is an error, or nothing but a redirect.
     pub fn has_failed(&self) -> bool {
         self.status.is_some_and(|status| status.0 >= 300)
@@ -368,5 +373,22 @@ impl Client {
             }
             _ => res.give_back(active),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_that_ended_before_all_of_it_was_there_is_cut() {
+        let pipe = Pipe::new(None, false, false);
+        let mut pipe = pipe.borrow_mut();
+        pipe.is_over = true;
+        assert!(!pipe.is_cut(), "there was none at all");
+        pipe.status = Some(Status::OK);
+        assert!(pipe.is_cut());
+        pipe.is_complete = true;
+        assert!(!pipe.is_cut());
     }
 }

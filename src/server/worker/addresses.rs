@@ -122,6 +122,7 @@ impl Worker {
         if let Some(permit) = self.shared.addresses.enter(peer.ip(), most.count) {
             return Ok(Some(permit));
         }
+        self.res.counters.refuse_connection();
         if let Some(status) = most.status
             && !speaks_tls(&listener.site, &listener.plan, &super::balance::endpoint_of(None))
         {
@@ -135,7 +136,6 @@ impl Worker {
             let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
             let _ = rustix::net::send(socket.as_fd(), text.as_bytes(), flags);
         }
-        self.res.counters.refuse_connection();
         self.refusals.count += 1;
         self.refusals.last = Some((peer.ip(), most.count));
         self.log_refusals();

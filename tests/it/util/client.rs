@@ -275,6 +275,26 @@ impl Client {
         assert!(rest.is_empty(), "more came before the close: {:?}", String::from_utf8_lossy(&rest));
     }
 
+    /// Waits for so long at most until something can be read, or the other side closes.
+    #[track_caller]
+    pub fn has_something(&mut self, time: Duration) -> bool {
+        if !self.pending.is_empty() {
+            return true;
+        }
+        self.stream.limit(time).expect("set timeouts");
+        let mut buffer = [0; 4096];
+        let had = match self.stream.read(&mut buffer) {
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
+            Ok(count) => {
+                self.pending.extend_from_slice(&buffer[..count]);
+                true
+            }
+            Err(_) => true,
+        };
+        self.stream.limit(PATIENCE).expect("set timeouts");
+        had
+    }
+
     /// Asserts that nothing comes and nothing is closed for this long.
     #[track_caller]
     pub fn expect_quiet(&mut self, time: Duration) {

@@ -12,9 +12,11 @@
 #![allow(dead_code, unused_imports)] // A harness is there before its users.
 
 mod backend;
+mod both;
 pub mod browser;
 mod cases;
 mod client;
+pub mod codings;
 mod config;
 pub mod disk;
 pub mod dns;
@@ -28,6 +30,7 @@ pub mod server;
 pub mod tls;
 
 pub use backend::{Backend, Conduct};
+pub use both::Both;
 pub use cases::Cases;
 pub use client::{Client, Response, get, raw, raw_status, request};
 pub use h2_ends::{Asked, H2Client, H2Peer, Reply, Told};

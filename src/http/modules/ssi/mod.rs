@@ -34,6 +34,7 @@ use crate::http::variables::VariableEntry;
 use crate::message::Status;
 
 use super::compress::weaken_etag;
+use super::ranges;
 
 use page::Shared;
 
@@ -117,8 +118,7 @@ pub fn filter(exchange: &mut Exchange, context: &mut Context) {
     let page = begin(exchange, settings);
     exchange.begin_weaving().page = Some(page);
     exchange.response.clear_content_length();
-    exchange.response.accept_ranges = false;
-    exchange.allow_ranges = false;
+    ranges::give_up(exchange);
     if settings.last_modified {
         weaken_etag(exchange);
     } else {

@@ -114,6 +114,9 @@ impl Weave {
                     shared.consume(count, res);
                     return Ok(Pulled::Some);
                 }
+                if shared.is_cut() {
+                    return Err(FilterFailure("the response to a subrequest was cut short"));
+                }
                 if shared.is_over() {
                     drop(shared);
                     self.parts.pop_front();

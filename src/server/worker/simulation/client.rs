@@ -1,6 +1,6 @@
 //! What clients of both protocols have in common.
 
-use crate::message::ResponseHead;
+use crate::message::{FieldName, ResponseHead};
 
 use super::client_h1;
 use super::client_h2;
@@ -51,6 +51,7 @@ impl Receipt {
     /// What a final head says.
     pub fn read_head(&mut self, head: &ResponseHead) {
         self.status = head.status.0;
+        self.is_zipped = head.fields.first(FieldName::ContentEncoding) == Some(b"gzip");
         self.id = head.fields.named(b"X-Id").next().map(<[u8]>::to_vec);
     }
 }

@@ -149,6 +149,9 @@ fn write_request(id: usize, ledger: &Ledger, dice: &mut Dice, out: &mut Vec<u8>)
     let record = ledger.record(id);
     let head = format!("{} {} HTTP/1.1\r\nHost: a\r\n", record.method.name(), ledger.target(id));
     out.extend_from_slice(head.as_bytes());
+    if dice.one_in(2) {
+        out.extend_from_slice(b"Accept-Encoding: gzip\r\n");
+    }
     if record.method != Method::Post {
         out.extend_from_slice(b"\r\n");
     } else if dice.one_in(2) {

@@ -122,6 +122,9 @@ impl Client {
         if dice.one_in(3) {
             fields.push(b"priority", dice.pick(&["u=0", "u=7, i", "i", "junk="]).as_bytes());
         }
+        if dice.one_in(2) {
+            fields.push(b"accept-encoding", b"gzip");
+        }
         let framing = match record.method {
             Method::Post if dice.one_in(2) => RequestFraming::Streamed,
             Method::Post => RequestFraming::Length(length as u64),

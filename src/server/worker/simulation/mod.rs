@@ -23,6 +23,7 @@ mod line;
 mod stage;
 mod upstream;
 mod upstream_h1;
+mod upstream_h2;
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -102,8 +103,8 @@ impl World<'_> {
                 let at = self.dice.below(self.clients.len());
                 self.clients[at].step(self.stage.now_ms(), &mut self.ledger, &mut self.dice)?;
             }
-            5 | 6 => self.upstreams.step(&mut self.ledger, &mut self.dice)?,
-            _ => self.upstreams.accept(&self.ledger, &mut self.dice),
+            5 | 6 => self.upstreams.step(self.stage.now_ms(), &mut self.ledger, &mut self.dice)?,
+            _ => self.upstreams.accept(self.stage.now_ms(), &self.ledger, &mut self.dice),
         }
         if self.dice.one_in(3) {
             self.stage.jobs.run_one();
@@ -122,7 +123,7 @@ impl World<'_> {
             }
             self.stage.finish_jobs();
             self.stage.round();
-            self.upstreams.step_all(&mut self.ledger, &mut self.dice)?;
+            self.upstreams.step_all(self.stage.now_ms(), &mut self.ledger, &mut self.dice)?;
             if self.clients.iter().all(Client::is_done) {
                 break;
             }
@@ -184,7 +185,7 @@ impl World<'_> {
 fn run_stage(number: u64, seeds: Range<u64>) -> Result<(usize, usize), String> {
     let mut tally = (0, 0);
     let mut stage = Stage::new(&mut Dice(!number));
-    let mut upstreams = Upstreams::new(stage.upstreams.clone());
+    let mut upstreams = Upstreams::new(stage.upstreams.clone(), stage.upstreams_speak_h2);
     for seed in seeds {
         let result = World::new(seed, &mut stage, &mut upstreams).run();
         let (asked, good) = result.map_err(|why| {

@@ -14,6 +14,9 @@ const START_MS: u64 = 1_000_000;
 /// Jobs that the pool holds.
 const JOBS: usize = 256;
 
+const ZIP: &str = "gzip on; gzip_types *; gzip_min_length 0; gzip_comp_level 1;";
+const SUBSTITUTE: &str = "sub_filter 'reed ' bulrushes; sub_filter_once off; sub_filter_types *;";
+
 /// See the module's documentation.
 pub struct Stage {
     pub worker: Worker,
@@ -25,6 +28,7 @@ pub struct Stage {
     pub upstreams: Vec<Address>,
     /// The configuration, for messages.
     pub text: String,
+    pub upstreams_speak_h2: bool,
     /// Peers fail.
     pub faults: bool,
     /// The configuration lets a POST go twice.
@@ -63,6 +67,7 @@ impl Stage {
             site,
             front,
             upstreams,
+            upstreams_speak_h2: text.contains("proxy_http_version 2"),
             may_repeat: text.contains("non_idempotent"),
             text,
             faults,
@@ -133,7 +138,7 @@ fn configuration(
             "error timeout invalid_header http_503",
             "error timeout non_idempotent"
         ]),
-        dice.pick(&["1.1", "1.0"]),
+        dice.pick(&["1.1", "1.0", "2"]),
         dice.pick(&["1000", "2"]),
         dice.pick(&["1k", "16k"]),
     );
@@ -141,6 +146,21 @@ fn configuration(
         "events {{}} http {{ {http} server {{ listen {}; http2 on;
             location / {{ proxy_pass http://u; }}
             location /s/ {{ root {root}; add_header X-Id $arg_id; }}
+            location /t/ {{ alias {root}/s/; add_header X-Id $arg_id; {ZIP} }}
+            location /z/ {{ proxy_pass http://u; {ZIP} }}
+            location /f/ {{ proxy_pass http://u; {SUBSTITUTE} }}
+            location /g/ {{ proxy_pass http://u; {SUBSTITUTE} {ZIP} }}
+            location /i/ {{ proxy_pass http://u; ssi on; ssi_types *; {ZIP} }}
+            location /q/ {{ proxy_pass http://u; auth_request /check; }}
+            location = /check {{
+                internal; proxy_pass http://u/check$request_uri;
+                proxy_pass_request_body off; proxy_set_header Content-Length \"\";
+            }}
+            location /m/ {{ proxy_pass http://u; mirror /mirror; }}
+            location = /mirror {{ internal; proxy_pass http://u/mirror$request_uri; }}
+            location /a/ {{
+                proxy_pass http://u; add_before_body /s/1; add_after_body /s/2; addition_types *; {ZIP}
+            }}
         }} }}",
         front.written()
     )

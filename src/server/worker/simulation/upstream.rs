@@ -1,36 +1,44 @@
 //! Scripted upstreams: their listening sockets, which go and come, and what they answer.
 
+use std::borrow::Cow;
+
 use socket2::Socket;
 
 use super::dice::Dice;
-use super::laws::{Ledger, Method, Role};
+use super::laws::{Ledger, Role};
 use super::line::{Address, Line};
-use super::upstream_h1::Connection;
+use super::{upstream_h1, upstream_h2};
 
 /// All of a configuration's upstreams.
 pub struct Upstreams {
     addresses: Vec<Address>,
     listeners: Vec<Option<Socket>>,
     connections: Vec<Connection>,
+    speaks_h2: bool,
+}
+
+enum Connection {
+    H1(upstream_h1::Connection),
+    H2(Box<upstream_h2::Connection>),
 }
 
 impl Upstreams {
-    pub fn new(addresses: Vec<Address>) -> Upstreams {
+    pub fn new(addresses: Vec<Address>, speaks_h2: bool) -> Upstreams {
         let listeners = addresses.iter().map(Address::listen).collect();
-        Upstreams { addresses, listeners, connections: Vec::new() }
+        Upstreams { addresses, listeners, connections: Vec::new(), speaks_h2 }
     }
 
-    pub fn step(&mut self, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
+    pub fn step(&mut self, now_ms: u64, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
         if self.connections.is_empty() {
-            self.accept(ledger, dice);
+            self.accept(now_ms, ledger, dice);
             return Ok(());
         }
         let at = dice.below(self.connections.len());
-        self.connections[at].step(ledger, dice)
+        self.connections[at].step(now_ms, ledger, dice)
     }
 
     /// Takes a connection, or a listening socket goes or comes.
-    pub fn accept(&mut self, ledger: &Ledger, dice: &mut Dice) {
+    pub fn accept(&mut self, now_ms: u64, ledger: &Ledger, dice: &mut Dice) {
         let at = dice.below(self.listeners.len());
         if ledger.faults && dice.one_in(40) {
             self.listeners[at] = match self.listeners[at] {
@@ -39,25 +47,29 @@ impl Upstreams {
             };
             return;
         }
-        self.accept_from(at);
+        self.accept_from(at, now_ms, dice);
     }
 
-    fn accept_from(&mut self, at: usize) {
+    fn accept_from(&mut self, at: usize, now_ms: u64, dice: &mut Dice) {
         if let Some(Ok((socket, _))) = self.listeners[at].as_ref().map(Socket::accept) {
-            self.connections.push(Connection::new(Line::new(socket)));
+            let line = Line::new(socket);
+            self.connections.push(match self.speaks_h2 {
+                true => Connection::H2(Box::new(upstream_h2::Connection::new(line, now_ms, dice))),
+                false => Connection::H1(upstream_h1::Connection::new(line)),
+            });
         }
     }
 
     /// Everybody is there, and does something.
-    pub fn step_all(&mut self, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
+    pub fn step_all(&mut self, now_ms: u64, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
         for at in 0..self.listeners.len() {
             if self.listeners[at].is_none() {
                 self.listeners[at] = self.addresses[at].listen();
             }
-            self.accept_from(at);
+            self.accept_from(at, now_ms, dice);
         }
         for connection in &mut self.connections {
-            connection.step(ledger, dice)?;
+            connection.step(now_ms, ledger, dice)?;
         }
         self.connections.retain(|connection| !connection.is_closed());
         Ok(())
@@ -72,11 +84,27 @@ impl Upstreams {
     }
 }
 
+impl Connection {
+    fn step(&mut self, now_ms: u64, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
+        match self {
+            Connection::H1(connection) => connection.step(ledger, dice),
+            Connection::H2(connection) => connection.step(now_ms, ledger, dice),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Connection::H1(connection) => connection.is_closed(),
+            Connection::H2(connection) => connection.is_closed(),
+        }
+    }
+}
+
 /// What an upstream answers.
 pub struct Answer {
     pub status: u16,
-    pub body: &'static [u8],
-    /// Whether the body is sent.
+    pub body: Cow<'static, [u8]>,
+    /// Only its head is sent.
     pub is_head: bool,
 }
 
@@ -84,9 +112,14 @@ impl Answer {
     pub fn new(id: usize, role: Role, ledger: &Ledger) -> Answer {
         let record = ledger.record(id);
         let body = match role {
-            Role::Main => record.content,
+            Role::Main => record.page(id),
+            Role::Piece | Role::Check | Role::Mirror => Cow::Borrowed(record.piece),
         };
-        Answer { status: 200, body, is_head: role == Role::Main && record.method == Method::Head }
+        Answer {
+            status: if role == Role::Check && record.is_denied { 403 } else { 200 },
+            body,
+            is_head: false,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! An upstream's connection that speaks HTTP/1.
 
-use crate::message::{FieldName, RequestFraming, RequestHead, Version};
+use crate::message::{FieldName, Method, RequestFraming, RequestHead, Version};
 use crate::proto::h1;
 
 use super::client_h1::write_chunks;
@@ -127,7 +127,8 @@ impl Connection {
     fn answer(&mut self, ledger: &mut Ledger, dice: &mut Dice) -> Result<(), String> {
         let Some((id, role, body)) = self.current.take() else { return Ok(()) };
         ledger.request_is_whole(id, role, &body)?;
-        let answer = Answer::new(id, role, ledger);
+        let mut answer = Answer::new(id, role, ledger);
+        answer.is_head = self.head.method == Method::Head;
         self.wire = h1::Connection::new();
         if ledger.faults && dice.one_in(12) {
             let junk: &[&[u8]] = &[
@@ -139,6 +140,9 @@ impl Connection {
             self.out.extend_from_slice(junk[dice.below(junk.len())]);
             self.ending = *dice.pick(BREAKS);
             return Ok(());
+        }
+        if role == Role::Check {
+            ledger.note_leave(id);
         }
         self.write_answer(id, &answer, ledger.faults, dice);
         Ok(())
@@ -157,7 +161,7 @@ impl Connection {
             answer.status
         );
         out.extend_from_slice(head.as_bytes());
-        let mut content = answer.body;
+        let mut content = &answer.body[..];
         let length = content.len();
         let is_cut = faults && dice.one_in(10) && length > 0;
         if is_cut {

@@ -4,6 +4,8 @@
 //! A probe is a request on a connection of its own, which is closed behind it. It passes when its response complies
 //! with the `match` block, and fails when it does not, or when anything goes wrong before that is known.
 
+mod asking;
+
 use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -11,16 +13,19 @@ use std::sync::Arc;
 use slab::Slab;
 
 use crate::base::level::Level;
-use crate::http::modules::proxy::Pass;
+use crate::http::modules::proxy::{self, Pass};
+use crate::http::modules::{LocationSettings, grpc, proxy_ssl};
+use crate::http::phases::Handler;
 use crate::http::site::Site;
 use crate::http::upstream_call::{CallTls, Conduct, Protocol};
-use crate::message::ResponseHead;
 use crate::proto::tls::{Fault, TlsError};
 use crate::server::worker::resources::Resources;
 use crate::upstream::Peer;
+use crate::upstream::grpc_health::Refusal;
 use crate::upstream::health::HealthChecks;
 use crate::upstream::match_rules::{self, BODY_LIMIT, Mismatch};
 
+use self::asking::{Ask, Progress, Response, Stream};
 use super::connection::{self, Connection};
 use super::links::Owner;
 use super::tls::{HandshakeFailure, TlsLayer};
@@ -38,7 +43,7 @@ struct Check {
     /// Whether over TLS, and how.
     tls: Option<Arc<CallTls>>,
     /// The request, the same for all peers.
-    request: Vec<u8>,
+    ask: Ask,
 }
 
 /// A request to one peer.
@@ -51,11 +56,22 @@ struct Probe {
     connected: bool,
     /// The TLS handshake is over, if there is one.
     secure: bool,
+    /// The machine of HTTP/2, where that is spoken; that of HTTP/1 is the connection's.
+    stream: Option<Box<Stream>>,
+    /// For the peer; what is before `sent` has gone.
+    out: Vec<u8>,
     sent: usize,
-    head: ResponseHead,
-    has_head: bool,
-    body: Vec<u8>,
+    response: Response,
     deadline_ms: u64,
+}
+
+/// What a location's requests are passed on by.
+fn passes_by(settings: &LocationSettings) -> (&proxy::Settings, &proxy_ssl::Settings) {
+    let is_grpc = settings.core.handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, grpc::handle as Handler));
+    match is_grpc {
+        true => (&settings.grpc.proxy, &settings.grpc_ssl.ssl),
+        false => (&settings.proxy, &settings.proxy_ssl),
+    }
 }
 
 /// How a probe stands.
@@ -83,13 +99,16 @@ impl Probes {
         }
         let before = std::mem::take(&mut self.checks);
         for location in &site.locations {
+            let (passing, ssl) = passes_by(&location.settings);
             let (Some(plan), Some(Pass::Fixed(pass))) =
-                (&location.settings.health_check.check, &location.settings.proxy.pass)
+                (&location.settings.health_check.check, &passing.pass)
             else {
                 continue;
             };
             let group = site.upstreams.group(pass.id).clone();
-            let tls = pass.secure.then(|| location.settings.proxy_ssl.probe(&pass.url.shown_host)).flatten();
+            let host = &pass.url.shown_host;
+            let ask = Ask::new(plan, host, passing.http_version, pass.secure);
+            let tls = pass.secure.then(|| ssl.probe(host, ask.is_framed())).flatten();
             let known = |check: &Check| {
                 check.health.group().key() == group.key()
                     && Arc::ptr_eq(check.health.plan(), plan)
@@ -98,22 +117,12 @@ impl Probes {
             if self.checks.iter().any(known) {
                 continue;
             }
-            let mut request = Vec::new();
-            for part in [
-                &b"GET "[..],
-                &plan.uri,
-                b" HTTP/1.1\r\nHost: ",
-                &pass.url.shown_host,
-                b"\r\nConnection: close\r\n\r\n",
-            ] {
-                request.extend_from_slice(part);
-            }
             let health = HealthChecks::new(plan.clone(), group, res.env.now.monotonic_ms);
             self.checks.push(Check {
                 health,
-                conduct: location.settings.proxy.conduct.clone(),
+                conduct: passing.conduct.clone(),
                 tls,
-                request,
+                ask,
             });
         }
         self.forget_unchecked(&before, res.env.now.monotonic_ms);
@@ -164,7 +173,7 @@ impl Probes {
 
     fn begin(&mut self, check: usize, peer: Arc<Peer>, res: &mut Resources) {
         let now_ms = res.env.now.monotonic_ms;
-        let Check { health, conduct, tls, .. } = &self.checks[check];
+        let Check { health, conduct, tls, ask } = &self.checks[check];
         let place = self.probes.vacant_key();
         let address = health.plan().address_of(&peer);
         let opened = connection::open(&address, None, conduct).and_then(|socket| {
@@ -181,8 +190,18 @@ impl Probes {
             connection.tls = layer.map(Box::new);
             Ok(connection)
         });
-        match opened {
-            Ok(connection) => {
+        let mut out = Vec::new();
+        let stream = match ask {
+            Ask::Lines(lines) => {
+                out.extend_from_slice(lines);
+                Ok(None)
+            }
+            Ask::Framed { .. } => {
+                Stream::begin(ask, conduct.buffer_size, now_ms, &mut out).map(|stream| Some(Box::new(stream)))
+            }
+        };
+        match (opened, stream) {
+            (Ok(connection), Ok(stream)) => {
                 self.probes.insert(Probe {
                     check,
                     epoch: self.epoch,
@@ -190,14 +209,18 @@ impl Probes {
                     connection,
                     connected: false,
                     secure: false,
+                    stream,
+                    out,
                     sent: 0,
-                    head: ResponseHead::default(),
-                    has_head: false,
-                    body: Vec::new(),
+                    response: Response::default(),
                     deadline_ms: now_ms + conduct.connect_timeout,
                 });
             }
-            Err(_) => self.judged(check, &peer, Verdict::Failed("it refused the connection"), res),
+            (Ok(connection), Err(why)) => {
+                connection.close(&mut res.links);
+                self.judged(check, &peer, Verdict::Failed(why), res);
+            }
+            (Err(_), _) => self.judged(check, &peer, Verdict::Failed("it refused the connection"), res),
         }
     }
 
@@ -215,7 +238,12 @@ impl Probes {
         if matches!(verdict, Verdict::Pending) {
             return;
         }
-        let probe = self.probes.remove(number);
+        let mut probe = self.probes.remove(number);
+        if let Some(stream) = &mut probe.stream {
+            stream.leave(&mut probe.out);
+            // What the socket does not take is of no account any more.
+            let _ = probe.send(res);
+        }
         probe.connection.close(&mut res.links);
         self.judged(probe.check, &probe.peer, verdict, res);
     }
@@ -270,27 +298,47 @@ impl Probe {
             self.secure = true;
             self.deadline_ms = now_ms + check.conduct.read_timeout;
         }
-        if self.connection.flush().is_err() {
-            return Verdict::Failed("it closed the connection");
-        }
-        while self.sent < check.request.len() {
-            match self.connection.send(&check.request[self.sent..], false, &mut res.links) {
-                Ok(0) => break,
-                Ok(count) => self.sent += count,
-                Err(_) => return Verdict::Failed("it closed the connection"),
-            }
+        if let Err(verdict) = self.send(res) {
+            return verdict;
         }
         let mut buffer = std::mem::take(&mut res.upstream_input);
         let verdict = self.receive(check, &mut buffer, res);
         res.upstream_input = buffer;
-        verdict
+        match self.send(res) {
+            Err(verdict) => verdict,
+            Ok(()) => verdict,
+        }
+    }
+
+    /// Sends what is to be sent, as much as the socket takes.
+    fn send(&mut self, res: &mut Resources) -> Result<(), Verdict> {
+        let closed = |_| Verdict::Failed("it closed the connection");
+        self.connection.flush().map_err(closed)?;
+        while self.sent < self.out.len() {
+            match self.connection.send(&self.out[self.sent..], false, &mut res.links).map_err(closed)? {
+                0 => return Ok(()),
+                count => self.sent += count,
+            }
+        }
+        self.out.clear();
+        self.sent = 0;
+        Ok(())
     }
 
     fn shake(&mut self, res: &mut Resources) -> Result<bool, Verdict> {
         let Some(tls) = &mut self.connection.tls else { return Ok(true) };
         let Some(link) = res.links.get(self.connection.link) else { return Ok(false) };
-        tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link).map_err(|failure| {
+        let shaken = tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link);
+        let is_mute = |is_over: &bool| *is_over && self.stream.is_some();
+        shaken.and_then(|is_over| match is_mute(&is_over) {
+            true => tls.speaks_http2().map(|()| true),
+            false => Ok(is_over),
+        }).map_err(|failure| {
             match failure {
+                HandshakeFailure::NoHttp2(_)
+                | HandshakeFailure::Tls(TlsError { fault: Fault::Protocol, .. }) => {
+                    Verdict::Failed("it does not speak HTTP/2")
+                }
                 HandshakeFailure::Tls(TlsError { fault: Fault::Certificate, .. }) => {
                     Verdict::Failed("its certificate is invalid")
                 }
@@ -305,7 +353,7 @@ impl Probe {
                 Ok(None) => return Verdict::Pending,
                 Ok(Some(0)) => {
                     return match self.connection.wire.end_of_input() {
-                        Ok(()) if self.has_head => self.compare(check),
+                        Ok(()) if self.response.has_head && self.stream.is_none() => self.compare(check),
                         _ => Verdict::Failed("it closed the connection"),
                     };
                 }
@@ -314,34 +362,55 @@ impl Probe {
             };
             let mut input = &buffer[..count];
             loop {
-                match self.connection.wire.read(&mut input, &mut self.head) {
-                    Ok(Event::NeedMore) => break,
-                    Ok(Event::Interim | Event::Trailers) => {}
-                    Ok(Event::Head(_)) => {
-                        self.has_head = true;
-                        let rules = check.health.plan().rules.as_ref().and_then(|slot| slot.get());
-                        if rules.is_none_or(|rules| rules.body.is_none()) {
-                            return self.compare(check);
-                        }
-                    }
-                    Ok(Event::Body(bytes)) => {
-                        let room = BODY_LIMIT - self.body.len();
-                        self.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
-                        if self.body.len() == BODY_LIMIT {
-                            return self.compare(check);
-                        }
-                    }
-                    Ok(Event::End) => return self.compare(check),
-                    Err(_) => return Verdict::Failed("its response is invalid"),
+                let rules = check.health.plan().rules.as_ref().and_then(|slot| slot.get());
+                let needs_body = check.health.plan().grpc.is_some() || rules.is_some_and(|rules| rules.body.is_some());
+                match self.read(&mut input, res.env.now.monotonic_ms) {
+                    Ok(Progress::NeedMore) => break,
+                    Ok(Progress::Head) if needs_body => {}
+                    Ok(Progress::Body) if self.response.body.len() < BODY_LIMIT => {}
+                    Ok(Progress::Head | Progress::Body | Progress::End) => return self.compare(check),
+                    Err(why) => return Verdict::Failed(why),
                 }
             }
         }
     }
 
+    /// One event of the wire machine, whichever it is.
+    fn read(&mut self, input: &mut &[u8], now_ms: u64) -> Result<Progress, &'static str> {
+        let response = &mut self.response;
+        if let Some(stream) = &mut self.stream {
+            return stream.read(input, response, BODY_LIMIT, now_ms, &mut self.out);
+        }
+        loop {
+            return Ok(match self.connection.wire.read(input, &mut response.head) {
+                Ok(Event::NeedMore) => Progress::NeedMore,
+                Ok(Event::Interim | Event::Trailers) => continue,
+                Ok(Event::Head(_)) => {
+                    response.has_head = true;
+                    Progress::Head
+                }
+                Ok(Event::Body(bytes)) => {
+                    response.take(bytes, BODY_LIMIT);
+                    Progress::Body
+                }
+                Ok(Event::End) => Progress::End,
+                Err(_) => return Err("its response is invalid"),
+            });
+        }
+    }
+
     fn compare(&self, check: &Check) -> Verdict {
+        let Response { head, body, .. } = &self.response;
+        if let Some(grpc) = &check.health.plan().grpc {
+            return match grpc.judge(self.response.grpc_status(), body) {
+                Ok(()) => Verdict::Passed,
+                Err(Refusal::Status) => Verdict::Failed("its gRPC status does not match"),
+                Err(Refusal::NotServing) => Verdict::Failed("its service is not serving"),
+            };
+        }
         let rules = check.health.plan().rules.as_ref().and_then(|slot| slot.get());
-        let fields = self.head.fields.iter().map(|(_, name, value)| (name, value)).collect::<Vec<_>>();
-        match match_rules::judge(rules, self.head.status.0, fields.iter().copied(), &self.body) {
+        let fields = head.fields.iter().map(|(_, name, value)| (name, value)).collect::<Vec<_>>();
+        match match_rules::judge(rules, head.status.0, fields.iter().copied(), body) {
             Ok(()) => Verdict::Passed,
             Err(Mismatch::Status) => Verdict::Failed("its status does not match"),
             Err(Mismatch::Header) => Verdict::Failed("its header does not match"),
