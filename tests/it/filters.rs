@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::util::codings::{decoded, gunzip, gzip};
+use crate::util::codings::{decoded, gzip};
 use crate::util::{Cases, Client, Response, Server, Upstream, eventually, request};
 
 const TYPES: &str = "types { text/html html; text/css css; text/plain txt; application/octet-stream bin; }
