@@ -77,7 +77,7 @@ fn read_spec(spec: &[u8], length: u64) -> Option<(u64, u64)> {
 }
 
 /// Reads the value of a Content-Range field (RFC 9110 section 14.4) of a 206: the range, its end exclusive, and the
-/// length of the whole if it is told. Spaces are allowed where nginx allows them.
+/// length of the whole if it is told; `None` if it is none, or empty. Spaces are allowed where nginx allows them.
 pub fn parse_content_range(value: &[u8]) -> Option<(Range<u64>, Option<u64>)> {
     let rest = trim(value.strip_prefix(b"bytes ")?);
     let (range, total) = rest.split_at(memchr::memchr(b'/', rest)?);
@@ -87,7 +87,7 @@ pub fn parse_content_range(value: &[u8]) -> Option<(Range<u64>, Option<u64>)> {
         b"*" => None,
         digits => Some(number(digits)?),
     };
-    Some((first..last + 1, total))
+    (first <= last).then_some((first..last + 1, total))
 }
 
 fn trim(mut text: &[u8]) -> &[u8] {
@@ -127,7 +127,7 @@ mod tests {
             ("bytes 0-9/25", Some((0..10, Some(25)))),
             ("bytes  3 - 12 / 25 ", Some((3..13, Some(25)))),
             ("bytes 0-0/*", Some((0..1, None))),
-            ("bytes 5-3/9", Some((5..4, Some(9)))),
+            ("bytes 5-3/9", None),
             ("bytes */25", None),
             ("bytes 0-9", None),
             ("bytes 0/9", None),

@@ -148,7 +148,7 @@ fn look_at(exchange: &Exchange, slice: &Slice) -> Result<Plan, String> {
     let Some((range, total)) = range else { return Err("invalid range in slice response".into()) };
     let Some(total) = total else { return Err("no complete length in slice response".into()) };
     let end = slice.start.saturating_add(slice.size).min(total);
-    if range != (slice.start..end) || range.is_empty() {
+    if range != (slice.start..end) {
         return Err(format!("unexpected range in slice response: {}-{}", range.start, range.end));
     }
     let length = match &exchange.body {

@@ -221,8 +221,8 @@ impl Client {
         };
         // Behind the relay's own response other slices of it may be under way.
         let goes_on = active.output.is_sliced();
-        let ends = |relay: &Box<Relay>| relay.ends_with_client() && (goes_on || !relay.is_over());
-        if !active.relay.as_ref().is_some_and(ends) {
+        let ends = |relay: &Relay| relay.ends_with_client() && (goes_on || !relay.is_over());
+        if !active.relay.as_deref().is_some_and(ends) {
             return Fate::Keep;
         }
         active.exchange.log_in_scope(
