@@ -43,10 +43,12 @@ pub struct Order {
 /// What makes an exchange a subrequest.
 #[derive(Clone, Copy, Debug)]
 pub struct Lineage {
-    /// 1 for one that a client's request made.
+    /// 1 for one that a client's request made; 0 for that request itself in its `post_action`.
     pub depth: u8,
     /// See [`Order::head_only`].
     pub head_only: bool,
+    /// The client's own request has become a GET (`$request_method` is that request's).
+    pub main_is_get: bool,
 }
 
 impl Order {
@@ -94,7 +96,6 @@ impl Exchange {
         self.notes.charset = charset::for_subrequest(parent);
         self.notes.ssi = ssi::for_subrequest(parent, stub);
         if !keeps_method {
-            // What `$request_method` says stays the client's, as in nginx.
             self.head.method = Method::Get;
             self.method_is_get = true;
         }
@@ -111,7 +112,8 @@ impl Exchange {
         self.notes.slice = slice.clone().and_then(slice::for_subrequest);
         self.head.expects_continue = false;
         let depth = parent.lineage.map_or(0, |lineage| lineage.depth) + 1;
-        self.lineage = Some(Lineage { depth, head_only });
+        let main_is_get = parent.lineage.map_or(parent.method_is_get, |lineage| lineage.main_is_get);
+        self.lineage = Some(Lineage { depth, head_only, main_is_get });
         self.stage = match location {
             Some(location) if slice.is_some() => {
                 self.location = location;
@@ -146,6 +148,6 @@ impl Exchange {
 
     /// Whether a line in the access log is due.
     pub fn is_logged(&self) -> bool {
-        !self.is_subrequest() || self.scope_settings().core.log_subrequest
+        self.lineage.is_none_or(|lineage| lineage.depth > 0 && self.scope_settings().core.log_subrequest)
     }
 }

@@ -440,3 +440,65 @@ fn an_upstream_s_charset_is_changed_only_where_that_is_wanted() {
         (Some("text/html; charset=utf-8"), "аб")
     );
 }
+
+#[test]
+fn brotli_and_zstd_have_the_directives_of_gzip() {
+    let server = Server::start(&format!(
+        "{TYPES} server {{ listen {{port}}; root {{root}}/html;
+         location /long/ {{ alias {{root}}/html/; brotli on; brotli_min_length 1k; zstd on; zstd_min_length 4k; }}
+         location /types/ {{ alias {{root}}/html/; brotli on; brotli_types text/css; zstd on; zstd_types *; }}
+         location /low/ {{ alias {{root}}/html/; brotli on; brotli_comp_level 0; brotli_window 1k; brotli_buffers 4 8k; zstd on; zstd_comp_level 1; zstd_window 1k; zstd_buffers 4 8k; }}
+         location /high/ {{ alias {{root}}/html/; brotli on; brotli_comp_level 9; brotli_window 4m; zstd on; zstd_comp_level 12; zstd_window 4m; }}
+         location /if/ {{ alias {{root}}/html/; if ($arg_z) {{ brotli on; zstd on; }} }} }}"
+    ));
+    let text = text_of(200_000);
+    server.write("html/big.html", &text);
+    server.write("html/2000.html", text_of(2000));
+    server.write("html/a.css", text_of(2000));
+    server.write("html/a.bin", text_of(2000));
+    let coding = |path: &str, codings: &str| {
+        accepting(&server, path, codings).header("content-encoding").unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        (coding("/long/2000.html", "br"), coding("/long/2000.html", "zstd")),
+        ("br".into(), String::new())
+    );
+    assert_eq!(coding("/long/2000.html", "zstd, br;q=0.1"), "br");
+    assert_eq!((coding("/types/a.css", "br"), coding("/types/a.bin", "br")), ("br".into(), String::new()));
+    assert_eq!(coding("/types/a.bin", "br, zstd"), "zstd");
+    assert_eq!(
+        (coding("/if/2000.html?z=1", "br"), coding("/if/2000.html", "br")),
+        ("br".into(), String::new())
+    );
+    for codings in ["br", "zstd"] {
+        let [low, high] = ["/low/big.html", "/high/big.html"].map(|path| accepting(&server, path, codings));
+        assert!(decoded(&low) == text && decoded(&high) == text, "{codings}");
+        assert!(high.body.len() < low.body.len(), "{codings}: {} and {}", high.body.len(), low.body.len());
+    }
+    for (directive, complaint) in [
+        ("brotli_comp_level 12", "value must be between 0 and 11"),
+        ("brotli_window 3k", "\"brotli_window\" directive must be"),
+        ("brotli_min_length x", "\"brotli_min_length\" directive invalid value"),
+        ("brotli_buffers 4 x", "\"brotli_buffers\" directive invalid value"),
+        ("zstd_comp_level 0", "value must be between 1 and"),
+        ("zstd_window 3k", "\"zstd_window\" directive must be"),
+        ("zstd x", "it must be \"on\" or \"off\""),
+    ] {
+        let output = Server::builder(&format!("server {{ listen {{port}}; {directive}; }}")).run(&["-t"]);
+        assert!(
+            !output.status.success() && output.stderr.contains(complaint),
+            "{directive}: {}",
+            output.stderr
+        );
+    }
+}
+
+#[test]
+fn gzip_s_own_buffers_change_nothing_of_the_body() {
+    let server = Server::start(&format!(
+        "{TYPES} gzip on; server {{ listen {{port}}; root {{root}}/html; gzip_no_buffer on; postpone_gzipping 1k; gzip_buffers 2 512; }}"
+    ));
+    let text = text_of(100_000);
+    server.write("html/a.html", &text);
+    assert!(decoded(&accepting(&server, "/a.html", "gzip")) == text);
+}

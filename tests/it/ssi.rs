@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::util::{Cases, Server, Upstream, eventually, get};
+use crate::util::{Both, Cases, Server, Upstream, eventually, get};
 
 #[test]
 fn pages_are_followed_as_in_nginx() {
@@ -184,4 +184,131 @@ fn blocks_in_the_place_of_includes_include_in_their_turn() {
     .get("/itself.html", &format!("200 <{}R[{error}]{}>", "R[".repeat(50), "]".repeat(50)))
     .get("/open.html", "200 <A>after")
     .check();
+}
+
+fn unescaped(text: &str) -> Vec<u8> {
+    let (mut out, mut bytes) = (Vec::new(), text.bytes());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'\\' => match bytes.next().unwrap() {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'x' => {
+                    let digits = [bytes.next().unwrap(), bytes.next().unwrap()];
+                    u8::from_str_radix(std::str::from_utf8(&digits).unwrap(), 16).unwrap()
+                }
+                other => other,
+            },
+            byte => byte,
+        });
+    }
+    out
+}
+
+/// The pages of the unit tests, each with what nginx makes of it.
+#[test]
+fn every_command_over_a_socket() {
+    let sub =
+        r#"[sub <!--#echo var="sv" --> <!--#echo var="uri" --> <!--#set var="subv" value="fromsub" -->]"#;
+    let sub1 =
+        r#"[<!--#echo var="1" --><!--#if expr="$uri = /(s)(u)/" --><!--#endif --><!--#echo var="2" -->]"#;
+    let both = Both::start(
+        "server { listen {port}; root {root}/html; default_type text/html; ssi on; error_page 403 404 =404 /lost;
+         set $conf \"conf<v>&\\\"'\"; set $empty ''; location = /lost { internal; return 404; }
+         location /inc/ { return 200 '[inc $uri?$args]'; } location /ie/ { return 200 ''; } location /inc404/ { return 404; }
+         location /plain/ { ssi off; alias {root}/html/; } }",
+        &[
+            ("html/sub.html", sub.as_bytes()),
+            ("html/sub1.html", sub1.as_bytes()),
+            ("html/sub2.html", b"[sub <!--#foo -->]"),
+            ("html/sub3.html", sub1.as_bytes()),
+            ("html/empty.html", b""),
+        ],
+    );
+    let mut wrong = String::new();
+    let cases = include_str!("../../src/http/modules/ssi/nginx_cases.txt");
+    for case in cases.split("\n\n") {
+        let mut lines = case.trim_end_matches('\n').split('\n');
+        let page = unescaped(lines.next().unwrap());
+        let expected = unescaped(
+            &lines.next().unwrap().strip_prefix("=> ").unwrap().replace("example.com", "localhost"),
+        );
+        for server in both.servers() {
+            server.write("html/t.html", &page);
+        }
+        // Where nothing at all comes of a page, nginx closes the connection without a head.
+        let found =
+            if expected.is_empty() { get(both.ours.port(), "/t.html") } else { both.get("/t.html", "") }.body;
+        if found != expected {
+            wrong.push_str(&format!(
+                "{}\n   is {}\n  not {}\n",
+                page.escape_ascii(),
+                found.escape_ascii(),
+                expected.escape_ascii()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    assert!(cases.split("\n\n").count() > 200);
+    both.check();
+}
+
+#[test]
+fn every_directive_over_a_socket() {
+    let page = "<!--#foo -->|<!--#echo var=\"none\" default=\"123456789\" -->|<!--#config timefmt=\"%Y-%s\" --><!--#set var=\"d\" \
+                value=\"$date_gmt\" --><!--#if expr=\"$d = /^20[0-9][0-9]-[0-9]+/\" -->date<!--#endif -->";
+    let shown = "[an error occurred while processing the directive]";
+    Cases::new(
+        "types { text/html html; text/plain txt; text/css css; } ssi on; server { listen {port}; root {root}/html;
+         location /silent/ { ssi_silent_errors on; alias {root}/html/; }
+         location /short/ { ssi_value_length 12; alias {root}/html/; }
+         location /types/ { ssi_types text/plain; alias {root}/html/; }
+         location /dates/ { ssi_last_modified on; alias {root}/html/; }
+         location /ignored/ { ssi_min_file_chunk 4k; ssi_ignore_recycled_buffers on; alias {root}/html/; }
+         location /if/ { ssi off; if ($arg_on) { ssi on; } alias {root}/html/; }
+         location /off/ { ssi off; alias {root}/html/; } }",
+    )
+    .ignore("transfer-encoding")
+    .show(&["etag", "last-modified", "content-length"])
+    .file("html/a.html", page)
+    .file("html/s.html", "<!--#echo var=\"none\" default=\"123456789012\" -->|<!--#echo var=\"none\" default=\"1234567890123\" -->")
+    .file("html/a.txt", "<!--#echo var=\"uri\" -->")
+    .file("html/a.css", "<!--#echo var=\"uri\" -->")
+    .get("/a.html", &format!("200 {shown}|123456789|date"))
+    .get("/silent/a.html", "200 |123456789|date")
+    .get("/short/s.html", &format!("200 123456789012|{shown}"))
+    .get("/types/a.txt", "200 /types/a.txt")
+    .get("/types/a.css", "200 <!--#echo var=\"uri\" --> [etag: \"65937d25-17\"] [last-modified: Tue, 02 Jan 2024 03:04:05 GMT] [content-length: 23]")
+    .get("/a.txt", "200 <!--#echo var=\"uri\" --> [etag: \"65937d25-17\"] [last-modified: Tue, 02 Jan 2024 03:04:05 GMT] [content-length: 23]")
+    .get("/dates/s.html", "200 123456789012|1234567890123 [etag: W/\"65937d25-60\"] [last-modified: Tue, 02 Jan 2024 03:04:05 GMT]")
+    .get("/ignored/s.html", "200 123456789012|1234567890123")
+    .get("/if/s.html?on=1", "200 123456789012|1234567890123")
+    .check();
+}
+
+#[test]
+fn what_a_variable_takes_is_bounded_by_the_buffer_for_subrequests() {
+    let upstream = Upstream::http(|head, _| {
+        let length: usize = head.split(['/', ' ']).find_map(|part| part.parse().ok()).unwrap_or(0);
+        let body = "x".repeat(length);
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {length}\r\n\r\n{body}")
+            .into_bytes()
+    });
+    let page = |length: usize| {
+        format!("<!--#include virtual=\"/u/{length}\" set=\"v\" -->[<!--#echo var=\"v\" -->]")
+    };
+    let both = Both::start(
+        &format!(
+            "types {{ text/html html; }} ssi on; subrequest_output_buffer_size 2k; server {{ listen {{port}}; root {{root}}/html;
+             location /u/ {{ proxy_pass http://127.0.0.1:{}; }} }}",
+            upstream.port()
+        ),
+        &[("html/100.html", page(100).as_bytes()), ("html/2048.html", page(2048).as_bytes()), ("html/2049.html", page(2049).as_bytes())],
+    );
+    assert_eq!(both.get("/100.html", "").text(), format!("[{}]", "x".repeat(100)));
+    assert_eq!(both.get("/2048.html", "").text(), format!("[{}]", "x".repeat(2048)));
+    // nginx gives the whole page up.
+    assert_eq!(get(both.ours.port(), "/2049.html").text(), "[]");
+    both.check();
 }

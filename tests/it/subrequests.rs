@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::util::{Cases, Client, Server, Upstream, eventually, get, request};
+use crate::util::{Cases, Client, Nginx, Server, Upstream, eventually, get, nginx, request, subject_is_ours};
 
 /// Heads and bodies of requests.
 type Seen = Mutex<Vec<(String, Vec<u8>)>>;
@@ -239,4 +239,75 @@ fn parts_come_in_order_whichever_is_first() {
     client.send("GET /a.html HTTP/1.1\r\nHost: a\r\n\r\n");
     client.reset();
     assert!(get(server.port(), "/a.html").text() == expected);
+}
+
+/// What the upstream of a server was asked, and what its log says of the subrequests, in order of the alphabet.
+fn asked_and_logged(start: impl Fn(&str) -> Server) -> (Vec<String>, Vec<String>) {
+    let (upstream, seen) = witness();
+    let at = format!("http://127.0.0.1:{}", upstream.port());
+    let server = start(&format!(
+        "types {{ text/html html; }} log_format f '$uri $request_uri $args $request_method $status';
+         access_log {{root}}/access.log f; proxy_http_version 1.1; proxy_set_header Connection ''; proxy_set_header Host site;
+         server {{ listen {{port}}; root {{root}}; log_subrequest on; error_page 401 = @login;
+         location /mirrored {{ mirror /copy; proxy_pass {at}; }}
+         location /bare {{ mirror /bodiless; mirror_request_body off; proxy_pass {at}; }}
+         location = /bodiless {{ internal; proxy_pass {at}/copied$request_uri; proxy_pass_request_body off; proxy_set_header Content-Length ''; }}
+         location /unmirrored {{ mirror off; proxy_pass {at}; }}
+         location = /copy {{ internal; proxy_pass {at}/copied$request_uri; }}
+         location /asked {{ auth_request /leave; auth_request_set $who $upstream_http_x_user; proxy_set_header X-Who \"[$who]\"; proxy_pass {at}; }}
+         location /leave {{ internal; proxy_pass {at}; proxy_pass_request_body off; proxy_set_header Content-Length ''; }}
+         location /after {{ post_action @done; proxy_pass {at}; }}
+         location @done {{ proxy_pass {at}/done?$status&$request_uri; }}
+         location = /page.html {{ ssi on; add_after_body /part/end; }} location /part {{ return 200 part; }} }}"
+    ));
+    server.write("page.html", "<<!--#include virtual=\"/part?one\" --><!--#include virtual=\"/none\" -->>");
+    let mut lines = 0;
+    for (line, body, count) in [
+        ("POST /mirrored?q=1", "hello", 2),
+        ("GET /mirrored?q=2", "", 2),
+        ("POST /bare", "hello", 2),
+        ("GET /unmirrored", "", 1),
+        ("POST /asked?x=7", "hello", 2),
+        ("GET /after?y", "", 1),
+        ("GET /page.html?z", "", 4),
+    ] {
+        let mut client = Client::connect(server.port());
+        let length =
+            if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+        client.send(format!("{line} HTTP/1.1\r\nHost: site\r\n{length}\r\n{body}"));
+        client.read_response();
+        lines += count;
+        eventually(line, || server.access_log().lines().count() >= lines);
+    }
+    wait_for(&seen, "GET /done?200&/after?y ");
+    let mut asked: Vec<String> = Vec::new();
+    for (head, body) in seen.lock().unwrap().iter() {
+        let head = head.to_ascii_lowercase();
+        let mut lines: Vec<&str> = head.trim_end().split("\r\n").collect();
+        lines[1..].sort_unstable();
+        let is_shown = |line: &&str| {
+            !["host:", "connection:", "content-length: 0"].iter().any(|start| line.starts_with(start))
+        };
+        let lines: Vec<&str> = lines.into_iter().filter(is_shown).collect();
+        asked.push(format!("{} {}", lines.join("|"), body.escape_ascii()));
+    }
+    asked.sort();
+    let mut logged: Vec<String> = server.access_log().lines().map(str::to_owned).collect();
+    logged.sort();
+    (asked, logged)
+}
+
+#[test]
+fn upstreams_are_asked_and_subrequests_logged_as_with_nginx() {
+    let (asked, logged) = asked_and_logged(Server::start);
+    assert!(
+        asked.iter().any(|text| text.starts_with("post /copied/mirrored?q=1 ") && text.ends_with("hello")),
+        "{asked:#?}"
+    );
+    assert!(logged.iter().any(|line| line.starts_with("/part /page.html?z one GET 200")), "{logged:#?}");
+    if nginx::available() && subject_is_ours() {
+        let (asked_by_nginx, logged_by_nginx) = asked_and_logged(Nginx::start);
+        assert_eq!(asked, asked_by_nginx);
+        assert_eq!(logged, logged_by_nginx);
+    }
 }

@@ -1,6 +1,6 @@
 //! Videos from a place within them: `flv`, `mp4`.
 
-use crate::util::{Cases, Server, eventually, request};
+use crate::util::{Both, Cases, Server, eventually, request};
 
 #[test]
 fn flv_begins_at_the_byte_that_is_asked_for_as_nginx_has_it() {
@@ -34,20 +34,37 @@ fn numbers(numbers: &[u32]) -> Vec<u8> {
 const COUNT: u32 = 60;
 const SAMPLE: u32 = 10_000;
 
+/// With zeros behind it up to this length.
+fn padded(payload: &[u8], length: usize) -> Vec<u8> {
+    [payload, &vec![0; length - payload.len()]].concat()
+}
+
 fn moov(data_at: u32) -> Vec<u8> {
+    moov_with(data_at, b"")
+}
+
+fn moov_with(data_at: u32, more: &[u8]) -> Vec<u8> {
     let offsets: Vec<u32> = (0..COUNT).map(|number| data_at + number * SAMPLE).collect();
+    // In the order in which nginx writes them.
     let stbl = [
         atom(b"stts", &numbers(&[0, 1, COUNT, 1000])),
-        atom(b"stsz", &numbers(&[0, SAMPLE, COUNT])),
+        more.to_vec(),
         atom(b"stsc", &numbers(&[0, 1, 1, 1, 1])),
+        atom(b"stsz", &[numbers(&[0, 0, COUNT]), numbers(&[SAMPLE; COUNT as usize])].concat()),
         atom(b"stco", &[numbers(&[0, COUNT]), numbers(&offsets)].concat()),
     ];
     let media = [
         atom(b"mdhd", &numbers(&[0, 0, 0, 1000, COUNT * 1000, 0])),
         atom(b"minf", &atom(b"stbl", &stbl.concat())),
     ];
-    let track = [atom(b"tkhd", &numbers(&[0, 0, 0, 1, 0, COUNT * 1000, 0])), atom(b"mdia", &media.concat())];
-    let movie = [atom(b"mvhd", &numbers(&[0, 0, 0, 1000, COUNT * 1000, 0])), atom(b"trak", &track.concat())];
+    let track = [
+        atom(b"tkhd", &padded(&numbers(&[0, 0, 0, 1, 0, COUNT * 1000, 0]), 84)),
+        atom(b"mdia", &media.concat()),
+    ];
+    let movie = [
+        atom(b"mvhd", &padded(&numbers(&[0, 0, 0, 1000, COUNT * 1000, 0]), 100)),
+        atom(b"trak", &track.concat()),
+    ];
     atom(b"moov", &movie.concat())
 }
 
@@ -89,4 +106,63 @@ fn mp4_sends_a_new_head_and_the_part_of_the_file() {
     }
     assert_eq!(request(server.port(), "GET", "/a.mp4?start=61", &[]).status, 500);
     eventually("a line in the log", || server.error_log().contains("start time is out of mp4 samples"));
+}
+
+/// The video with every tenth sample a key frame.
+fn video_with_keys() -> Vec<u8> {
+    let keys: Vec<u32> = (0..COUNT).step_by(10).map(|number| number + 1).collect();
+    let stss = atom(b"stss", &[numbers(&[0, keys.len() as u32]), numbers(&keys)].concat());
+    let ftyp = atom(b"ftyp", b"isom\0\0\0\0");
+    let data: Vec<u8> = (0..COUNT).flat_map(|number| vec![b'A' + number as u8; SAMPLE as usize]).collect();
+    let with_keys = |data_at: u32| moov_with(data_at, &stss);
+    let data_at = ftyp.len() as u32 + with_keys(0).len() as u32 + 8;
+    [ftyp, with_keys(data_at), atom(b"mdat", &data)].concat()
+}
+
+#[test]
+fn mp4_cuts_as_nginx_does() {
+    let text = "server { listen {port}; root {root}/html; types { video/mp4 mp4; }
+        location / { mp4; mp4_buffer_size 500; }
+        location /keys/ { mp4; mp4_start_key_frame on; alias {root}/html/; }
+        location /small/ { mp4; mp4_buffer_size 100; mp4_max_buffer_size 300; alias {root}/html/; }
+        location /off/ { alias {root}/html/; } }";
+    let (first, last, keys) = (video(true), video(false), video_with_keys());
+    let both = Both::start(
+        text,
+        &[
+            ("html/a.mp4", &first),
+            ("html/b.mp4", &last),
+            ("html/k.mp4", &keys),
+            ("html/c.mp4", b"no video at all, not at all"),
+        ],
+    );
+    // (Of a time between two samples nginx writes other durations, and loses a sample at the end.)
+    let queries = [
+        "",
+        "?start=0",
+        "?start=20",
+        "?end=10",
+        "?start=20&end=50",
+        "?start=50&end=20",
+        "?start=x",
+        "?start=-1",
+        "?start=61",
+        "?start=59",
+    ];
+    for name in
+        ["/a.mp4", "/b.mp4", "/k.mp4", "/keys/k.mp4", "/keys/a.mp4", "/c.mp4", "/none.mp4", "/off/a.mp4"]
+    {
+        for query in queries {
+            both.get(&format!("{name}{query}"), "");
+            both.head(&format!("{name}{query}"), "");
+        }
+        both.get(&format!("{name}?start=20&end=50"), "Range: bytes=700-720");
+    }
+    assert_eq!(both.get("/small/a.mp4?start=20", "").status, 500);
+    let cut = both.get("/keys/k.mp4?start=25", "").body;
+    assert!(
+        cut.ends_with(&vec![b'A' + 59; SAMPLE as usize]) && cut.len() as u32 > 40 * SAMPLE,
+        "from the key frame at 20 s"
+    );
+    both.check();
 }

@@ -202,7 +202,8 @@ fn request_port(exchange: &mut Exchange, _: &mut Context, out: &mut Vec<u8>) -> 
 }
 
 fn request_method(exchange: &mut Exchange, _: &mut Context, out: &mut Vec<u8>) -> bool {
-    if exchange.method_is_get {
+    // A subrequest says that of the client's request, as in nginx.
+    if exchange.lineage.map_or(exchange.method_is_get, |lineage| lineage.main_is_get) {
         return text(out, b"GET");
     }
     span(exchange, exchange.head.method_text, out)

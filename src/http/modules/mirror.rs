@@ -59,7 +59,10 @@ pub fn handle(exchange: &mut Exchange, context: &mut Context, answer: Option<Ans
         _ => {}
     }
     for target in settings.targets.list.iter() {
-        let order = exchange.with_rendered(target, context, |_, _, text| Order::for_target(text));
+        let mut order = exchange.with_rendered(target, context, |_, _, text| Order::for_target(text));
+        if order.args.is_empty() {
+            order.args.clone_from(&exchange.args);
+        }
         exchange.background.push(Order {
             keeps_method: true,
             with_body: settings.with_body,

@@ -33,6 +33,11 @@ impl Both {
         }
     }
 
+    /// The servers: ours, and nginx where there is one.
+    pub fn servers(&self) -> impl Iterator<Item = &Server> {
+        std::iter::once(&self.ours).chain(&self.nginx)
+    }
+
     /// Sends a request head with these field lines (separated by `|`) to both; gives our answer, decoded. What differs
     /// is kept for [`Both::check`].
     pub fn ask(&self, request_line: &str, fields: &str) -> Response {
@@ -89,7 +94,9 @@ fn ask_one(server: &Server, bytes: &str) -> (Response, Vec<String>) {
     if method != "HEAD" && response.header("content-encoding") == Some("gzip") {
         response.body = gunzip(&response.body);
     }
-    let names_server = |response: &Response| response.text().contains("<hr><center>");
+    let names_server = |response: &Response| {
+        response.text().contains("<hr><center>") || method == "HEAD" && response.status >= 300
+    };
     let mut shown: Vec<String> = response
         .headers
         .iter()

@@ -124,7 +124,9 @@ fn cut_track<'a>(payload: &'a [u8], scale: u32, wanted: Wanted, file_size: u64) 
         Some(length) => stts.sample_at(start_time.saturating_add(to_units(length, own_scale))),
     };
     let mut prefix = 0;
+    // A time beyond the last sample has no key frame before it, but nothing to show.
     if wanted.key_frame
+        && start < stts.count()
         && let Some(stss) = find(stbl, b"stss")?
     {
         let key = key_frame_at(table(stss, 4, 4)?, start);
