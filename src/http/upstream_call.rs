@@ -172,6 +172,8 @@ pub struct FramedHead {
     pub fields: Fields,
     /// How the body ends.
     pub framing: RequestFraming,
+    /// It asks for a WebSocket, by extended CONNECT (RFC 8441); the method is GET here nevertheless.
+    pub websocket: bool,
 }
 
 /// Whose directives a call goes by.

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use crate::base::level::Level;
+use crate::http::modules::passing::UpstreamTls;
 use crate::http::site::Site;
 use crate::server::config_files::ConfigFiles;
 
@@ -73,31 +74,43 @@ impl CertificateWatch {
         if changed.is_empty() {
             return;
         }
+        let has_changed = |path: &str| changed.iter().any(|changed| changed == path);
         for (server, tls) in site.tls.all() {
-            if !tls.watched().any(|path| changed.iter().any(|changed| changed == path)) {
-                continue;
+            if tls.watched().any(has_changed) {
+                let what = format!("the certificate of server \"{}\"", name_of(site, server));
+                self.tell(&what, tls.reload(&mut ConfigFiles), log);
             }
-            let name = name_of(site, server);
-            match tls.reload(&mut ConfigFiles) {
-                Ok(true) => {
-                    log(Level::Notice, &format!("the certificate of server \"{name}\" was replaced"));
-                    // Whatever it says of its end is new.
-                    self.warn = Instant::now();
-                }
-                Ok(false) => {}
-                Err(reason) => {
-                    let text = format!(
-                        "the certificate of server \"{name}\" was not replaced, the former one stays: {reason}"
-                    );
-                    log(Level::Error, &text);
-                }
+        }
+        for tls in site.tls.all_upstreams() {
+            if tls.watched().any(has_changed) {
+                self.tell(&told_for_upstreams(tls), tls.reload(&mut ConfigFiles), log);
+            }
+        }
+    }
+
+    fn tell(&mut self, what: &str, result: Result<bool, String>, log: &mut dyn FnMut(Level, &str)) {
+        match result {
+            Ok(true) => {
+                log(Level::Notice, &format!("{what} was replaced"));
+                // Whatever it says of its end is new.
+                self.warn = Instant::now();
+            }
+            Ok(false) => {}
+            Err(reason) => {
+                log(Level::Error, &format!("{what} was not replaced, the former one stays: {reason}"));
             }
         }
     }
 }
 
 fn watched(site: &Site) -> impl Iterator<Item = &str> {
-    site.tls.all().flat_map(|(_, tls)| tls.watched())
+    let of_upstreams = site.tls.all_upstreams().flat_map(|tls| tls.watched());
+    site.tls.all().flat_map(|(_, tls)| tls.watched()).chain(of_upstreams)
+}
+
+/// Our certificate for upstreams has no name but its file's.
+fn told_for_upstreams(tls: &UpstreamTls) -> String {
+    format!("the certificate \"{}\" for upstreams", tls.watched().next().unwrap_or_default())
 }
 
 fn name_of(site: &Site, server: crate::http::site::ServerId) -> String {
@@ -126,14 +139,17 @@ fn warn_of_ends(site: &Site, log: &mut dyn FnMut(Level, &str)) {
     let now = seconds_now();
     for (server, tls) in site.tls.all() {
         let name = name_of(site, server);
-        match tls.days_left(now) {
-            Some(days) if days < 0 => {
-                log(Level::Warn, &format!("the certificate of server \"{name}\" has expired"));
-            }
-            Some(days) if days < WARN_DAYS => {
-                log(Level::Warn, &format!("the certificate of server \"{name}\" expires in {days} days"));
-            }
-            _ => {}
-        }
+        warn_of_end(&format!("the certificate of server \"{name}\""), tls.days_left(now), log);
+    }
+    for tls in site.tls.all_upstreams() {
+        warn_of_end(&told_for_upstreams(tls), tls.days_left(now), log);
+    }
+}
+
+fn warn_of_end(what: &str, days: Option<i64>, log: &mut dyn FnMut(Level, &str)) {
+    match days {
+        Some(days) if days < 0 => log(Level::Warn, &format!("{what} has expired")),
+        Some(days) if days < WARN_DAYS => log(Level::Warn, &format!("{what} expires in {days} days")),
+        _ => {}
     }
 }

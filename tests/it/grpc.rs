@@ -1,5 +1,6 @@
 //! `grpc_pass` and `proxy_http_version 2`: requests to upstreams over HTTP/2.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -7,9 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::util::h2::{self, H2};
 use crate::util::{Client, H2Client, H2Peer, Peer, Server, Told, Upstream, eventually, get, request};
 use thalweg::message::RequestFraming;
-use thalweg::proto::h2::{Config, ErrorCode};
+use thalweg::proto::h2::{Config, ErrorCode, StreamKey};
 
 /// A server that passes everything on to this upstream by `grpc_pass`, with further directives for its location.
 #[track_caller]
@@ -180,6 +182,147 @@ fn calls_that_are_given_up_do_not_use_a_connection_up_for_others() {
         assert_eq!(client.unary("/ok", b"").body, b"ok");
     }
     assert_eq!(upstream.accepted(), 2, "a new one after fifty");
+}
+
+/// What becomes of a request the first time that it is made; later it is answered.
+fn first_time(peer: &mut H2Peer, stream: StreamKey, path: &str) -> bool {
+    match path {
+        "/refused" => peer.reset(stream, ErrorCode::REFUSED_STREAM),
+        "/away-below" => peer.go_away(stream.id().saturating_sub(2)),
+        "/away-at" => {
+            peer.go_away(stream.id());
+            return false;
+        }
+        "/close" => return false,
+        "/internal" => peer.reset(stream, ErrorCode::INTERNAL_ERROR),
+        "/cancel" => peer.reset(stream, ErrorCode::CANCEL),
+        "/calm" => peer.reset(stream, ErrorCode::ENHANCE_YOUR_CALM),
+        "/begun" => {
+            peer.respond(stream, 200, None, &[]);
+            peer.reset(stream, ErrorCode::REFUSED_STREAM);
+        }
+        "/no-error" => peer.reset(stream, ErrorCode::NO_ERROR),
+        "/silent" => {}
+        path => panic!("{path}"),
+    }
+    true
+}
+
+/// Two upstreams that do with each path what [`first_time`] says, and how often they saw each path in all.
+fn fates() -> ([Upstream; 2], Arc<Mutex<HashMap<String, usize>>>) {
+    let seen = Arc::<Mutex<HashMap<String, usize>>>::default();
+    let start = || {
+        let seen = seen.clone();
+        upstream(move |mut peer| {
+            while let Some((stream, asked, body)) = peer.read_request() {
+                let (_, path) = asked.path.split_at(asked.path.rfind('/').unwrap());
+                let path = path.split('?').next().unwrap();
+                let count = {
+                    let mut seen = seen.lock().unwrap();
+                    let count = seen.entry(asked.path.clone()).or_insert(0);
+                    *count += 1;
+                    *count
+                };
+                match count {
+                    1 if !first_time(&mut peer, stream, path) => return,
+                    1 => {}
+                    _ => peer.answer(stream, &body),
+                }
+            }
+        })
+    };
+    ([start(), start()], seen)
+}
+
+/// A request that may change something is made twice only if the peer says that it did not look at it; with
+/// `non_idempotent`, and if it changes nothing, whenever the condition is among those of `grpc_next_upstream`.
+#[test]
+fn what_is_tried_again_and_what_is_not() {
+    let ([one, two], seen) = fates();
+    let server = Server::start(&format!(
+        "upstream u {{ server 127.0.0.1:{} max_fails=0; server 127.0.0.1:{} max_fails=0; }}
+         server {{ listen {{port}}; grpc_read_timeout 300ms; grpc_next_upstream error timeout invalid_header;
+           location / {{ grpc_pass u; }}
+           location /again/ {{ grpc_pass u; grpc_next_upstream error timeout invalid_header non_idempotent; }} }}",
+        one.port(),
+        two.port(),
+    ));
+    // By fate: what becomes of a POST, and what of it with `non_idempotent`, which is what becomes of a GET too.
+    let (again, once) = ((200, 2), |status: u16| (status, 1));
+    for (fate, post, other) in [
+        ("/refused", again, again),
+        ("/away-below", again, again),
+        ("/away-at", once(502), again),
+        ("/close", once(502), again),
+        ("/internal", once(502), again),
+        ("/cancel", once(502), again),
+        ("/calm", once(502), again),
+        ("/no-error", once(502), again),
+        ("/silent", once(504), again),
+        // The client has the head already.
+        ("/begun", once(200), once(200)),
+    ] {
+        let asked = [
+            ("POST", format!("/p{fate}"), post),
+            ("POST", format!("/again{fate}"), other),
+            ("GET", format!("/g{fate}"), other),
+        ];
+        for (method, path, expected) in asked {
+            let mut client = Client::connect(server.port());
+            client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na"));
+            let status = client.read_head_response().status;
+            let count = seen.lock().unwrap().get(&path).copied().unwrap_or(0);
+            assert_eq!((status, count), expected, "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn a_call_goes_elsewhere_if_there_is_no_connection() {
+    let dead = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let alive = echo();
+    // It leaves before it has heard anything.
+    let leaving = upstream(|mut peer| {
+        peer.go_away(0);
+        while !matches!(peer.next(), Told::Closed) {}
+    });
+    for port in [dead, leaving.port()] {
+        let server = Server::start(&format!(
+            "upstream u {{ server 127.0.0.1:{port} max_fails=0; server 127.0.0.1:{} max_fails=0; }}
+             server {{ listen {{port}}; location / {{ grpc_pass u; }} }}",
+            alive.port()
+        ));
+        for _ in 0..4 {
+            assert_eq!(post(server.port(), "/x", "a"), (200, "a".to_owned()));
+        }
+    }
+    assert!(leaving.accepted() > 0);
+}
+
+/// nginx does not pass them on either: gRPC's requests have none.
+#[test]
+fn trailers_of_requests_are_left_out() {
+    let upstream = upstream(|mut peer| {
+        while let Some((stream, asked, body)) = peer.read_request() {
+            let fields = format!("{:?}", asked.fields);
+            assert!(!fields.contains("x-late"), "{fields}");
+            peer.answer(stream, &body);
+        }
+    });
+    let server = grpc_with(&upstream, "", "");
+    let mut client = Client::connect(server.port());
+    client.send(
+        "POST /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: x-late\r\n\r\n1\r\na\r\n0\r\nX-Late: 1\r\n\r\n",
+    );
+    assert_eq!(client.read_response().text(), "a");
+    let mut h2 = H2::connect(server.port());
+    let id =
+        h2.open(&[(":method", "POST"), (":scheme", "http"), (":path", "/x"), (":authority", "a")], false);
+    h2.send_body(id, b"b", false);
+    let mut trailers = Vec::new();
+    h2::literal("x-late", "1", &mut trailers);
+    h2.send(1, 5, id, &trailers);
+    assert_eq!(h2.wait(id).text(), "b");
 }
 
 #[test]

@@ -226,6 +226,35 @@ fn a_client_certificate_is_shown_to_who_asks() {
     assert!(seen.contains(r#""client": ["revoked"]"#), "{seen}");
 }
 
+/// As a listener's certificate: within seconds, without a reload.
+#[test]
+fn our_certificate_is_taken_up_when_its_files_change() {
+    let upstream = Secure::start("server-ec", &[&format!("ca={}", fixture("ca.pem")), "required=1"]);
+    let read = |name: &str| std::fs::read(fixture(name)).expect("a fixture");
+    let server = Server::builder(&format!(
+        "server {{ listen {{port}}; location / {{ proxy_pass https://127.0.0.1:{}; proxy_set_header Connection close;
+           proxy_ssl_certificate {{root}}/own.pem; proxy_ssl_certificate_key {{root}}/own.key; }} }}",
+        upstream.port
+    ))
+    .file("own.pem", read("client-revoked.pem"))
+    .file("own.key", read("client-revoked.key"))
+    .start();
+    let seen = || text(&get(server.port(), "/"));
+    assert!(seen().contains(r#""client": ["revoked"]"#), "{}", seen());
+    // Halves that do not fit are not taken.
+    server.write("own.pem", read("client.pem"));
+    eventually("a line about it", || {
+        let log = server.error_log();
+        log.contains("for upstreams was not replaced, the former one stays: cannot load certificate key")
+    });
+    assert!(seen().contains(r#""client": ["revoked"]"#));
+    server.write("own.key", read("client.key"));
+    // Nor are sessions taken up that began with the other.
+    eventually("the new certificate", || seen().contains(r#""client": ["J"#));
+    assert!(seen().contains(r#""client": ["J"#));
+    assert!(server.error_log().contains("own.pem\" for upstreams was replaced"), "{}", server.error_log());
+}
+
 #[test]
 fn an_upstream_that_misses_our_certificate_fails_as_in_a_handshake() {
     let ca = format!("ca={}", fixture("ca.pem"));

@@ -1,9 +1,11 @@
 //! Connections that become tunnels: asked for by `Upgrade`, agreed to by 101, and bytes from there on.
 
-use crate::util::{Client, PATIENCE, Peer, Server, Upstream, eventually, proxy, proxy_with};
+use crate::util::h2::H2;
+use crate::util::{Client, H2Peer, PATIENCE, Peer, Server, Told, Upstream, eventually, proxy, proxy_with};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
+use thalweg::proto::h2::Config;
 
 const ASK: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const AGREE: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
@@ -371,5 +373,182 @@ fn many_tunnels_keep_their_bytes_apart() {
     server.access_log_lines(100);
     drop(open(&server));
     assert_eq!(upstream.accepted(), 101);
+    no_alarm(&server);
+}
+
+/// Passes WebSockets on over HTTP/2 to another server of ours, and that over HTTP/1 to one that sends back what comes.
+fn through_http_2(location: &str) -> (Server, Upstream) {
+    let upstream = Upstream::start(|mut peer: Peer| {
+        let Some((head, _)) = peer.read_request() else { return };
+        let lower = head.to_ascii_lowercase();
+        assert!(
+            lower.starts_with("get /chat http/1.1\r\n") && lower.contains("\r\nupgrade: websocket\r\n"),
+            "{head}"
+        );
+        assert!(lower.contains("\r\nsec-websocket-version: 13\r\n"), "{head}");
+        // The key between the two is another.
+        assert!(
+            !head.contains("dGhlIHNhbXBsZSBub25jZQ==") && lower.contains("\r\nsec-websocket-key: "),
+            "{head}"
+        );
+        peer.send(format!("{}hello", AGREE.replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n")));
+        loop {
+            let bytes = peer.read_some();
+            if bytes.is_empty() {
+                peer.try_send("bye");
+                return;
+            }
+            if !peer.try_send(bytes) {
+                return;
+            }
+        }
+    });
+    let server = Server::start(&format!(
+        "server {{ listen {{port}}; http2 on; location / {{ proxy_http_version 2; proxy_pass http://127.0.0.1:{{port2}}; {location} }} }}
+         server {{ listen {{port2}}; http2 on; access_log {{root}}/inner.log; location / {{ proxy_pass http://127.0.0.1:{}; }} }}",
+        upstream.port()
+    ));
+    (server, upstream)
+}
+
+const ASK_13: &str = "GET /chat HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                      Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+#[test]
+fn web_sockets_go_on_over_http_2() {
+    for location in ["", "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;"] {
+        let (server, _upstream) = through_http_2(location);
+        let mut clients: Vec<Client> = (0..3)
+            .map(|_| {
+                let mut client = Client::connect(server.port());
+                client.send(format!("{ASK_13}first"));
+                let response = client.read_interim();
+                assert_eq!((response.status, response.header("upgrade")), (101, Some("websocket")));
+                assert_eq!(response.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+                assert_eq!(response.header("sec-websocket-protocol"), Some("chat"));
+                assert_eq!(client.read_exactly(10), b"hellofirst");
+                client
+            })
+            .collect();
+        // More than any window and any socket holds, both ways at a time.
+        for (index, client) in clients.iter_mut().enumerate() {
+            let sent = content(3_000_000, index);
+            let mut writer = client.try_clone();
+            let copy = sent.clone();
+            let thread = std::thread::spawn(move || writer.try_send(copy));
+            assert!(client.read_exactly(sent.len()) == sent);
+            assert!(thread.join().unwrap());
+        }
+        // One side's end is not the other's.
+        for client in &mut clients {
+            client.finish_sending();
+            assert_eq!(client.read_to_end(), b"bye");
+        }
+        let line = &server.access_log_lines(3)[0];
+        assert!(line.contains("\"GET /chat HTTP/1.1\" 101 "), "{line}");
+        no_alarm(&server);
+    }
+}
+
+#[test]
+fn web_sockets_come_and_go_on_over_http_2() {
+    let (server, _upstream) = through_http_2("");
+    let mut h2 = H2::connect(server.port());
+    h2.ping();
+    let fields = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":path", "/chat"),
+        (":authority", "a"),
+        ("sec-websocket-version", "13"),
+    ];
+    let id = h2.open(&fields, false);
+    h2.wait_until(|h2| h2.streams[&id].text() == "hello");
+    assert_eq!(h2.streams[&id].status, 200);
+    assert_eq!(h2.streams[&id].header("sec-websocket-accept"), None);
+    h2.send_body(id, &content(200_000, 1), false);
+    h2.wait_until(|h2| h2.streams[&id].body.len() == 200_005);
+    h2.send_body(id, b"", true);
+    assert!(h2.wait(id).text().ends_with("bye"));
+    no_alarm(&server);
+}
+
+#[test]
+fn a_tunnel_on_a_stream_ends_with_its_client_and_with_its_upstream() {
+    let (lost, noted) = channel();
+    let lost = Mutex::new(lost);
+    let upstream = Upstream::start(move |peer: Peer| {
+        let mut peer = H2Peer::new(peer, Config { allow_tunnels: true, ..Config::default() });
+        loop {
+            match peer.next() {
+                Told::Request(stream, asked) if asked.path == "/refuse" => {
+                    peer.respond(stream, 403, Some(0), &[])
+                }
+                Told::Request(stream, _) => peer.respond(stream, 101, None, &[("upgrade", "websocket")]),
+                Told::Data(stream, data) if data == b"leave" => drop(peer.data(stream, b"gone", true)),
+                Told::Data(stream, data) => drop(peer.data(stream, &data, false)),
+                Told::Lost(..) => lost.lock().unwrap().send(()).unwrap(),
+                Told::End(_) => {}
+                Told::Closed => return,
+            }
+        }
+    });
+    let server = Server::start(&format!(
+        "upstream u {{ server 127.0.0.1:{}; }} server {{ listen {{port}};
+         location / {{ proxy_http_version 2; proxy_pass http://u; }} }}",
+        upstream.port()
+    ));
+    let mut client = Client::connect(server.port());
+    client.send(ASK_13.replace("/chat", "/refuse"));
+    assert_eq!(client.read_response().status, 403);
+    let open = || {
+        let mut client = Client::connect(server.port());
+        client.send(format!("{ASK_13}ping"));
+        assert_eq!(client.read_interim().status, 101);
+        assert_eq!(client.read_exactly(4), b"ping");
+        client
+    };
+    open().reset();
+    noted.recv_timeout(PATIENCE).expect("the stream is given up");
+    let mut client = open();
+    client.send("leave");
+    assert_eq!(client.read_exactly(4), b"gone");
+    client.finish_sending();
+    client.expect_closed();
+    assert_eq!(upstream.accepted(), 1);
+    no_alarm(&server);
+}
+
+#[test]
+fn an_upstream_that_takes_no_tunnels_is_told_of() {
+    let upstream = Upstream::start(|peer: Peer| {
+        let mut peer = H2Peer::new(peer, Config::default());
+        while let Some((stream, ..)) = peer.read_request() {
+            peer.respond(stream, 200, Some(0), &[]);
+        }
+    });
+    let server = Server::start(&format!(
+        "server {{ listen {{port}}; add_header X-Error $upstream_error always;
+         location / {{ proxy_http_version 2; proxy_pass http://127.0.0.1:{0}; }}
+         location /off {{ proxy_http_version 2; proxy_pass http://127.0.0.1:{0}; proxy_set_header Upgrade ''; }}
+         location /grpc {{ grpc_pass 127.0.0.1:{0}; }} }}",
+        upstream.port()
+    ));
+    for _ in 0..2 {
+        let mut client = Client::connect(server.port());
+        client.send(ASK_13);
+        let response = client.read_response();
+        assert_eq!((response.status, response.header("x-error")), (502, Some("no_extended_connect")));
+    }
+    assert!(
+        server.error_log().contains("upstream takes no WebSockets over HTTP/2 (extended CONNECT, RFC 8441)")
+    );
+    // Where no upgrade is to pass, the request goes on without.
+    for path in ["/off", "/grpc"] {
+        let mut client = Client::connect(server.port());
+        client.send(ASK_13.replace("/chat", path));
+        assert_eq!(client.read_response().status, 200, "{path}");
+    }
     no_alarm(&server);
 }

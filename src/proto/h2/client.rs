@@ -149,6 +149,11 @@ impl Client {
         most.saturating_sub(self.core.streams.len())
     }
 
+    /// Whether the upstream's SETTINGS have come.
+    pub fn has_settings(&self) -> bool {
+        self.core.has_peer_settings
+    }
+
     /// Whether extended CONNECT may be sent (RFC 8441); known once the upstream's SETTINGS came.
     pub fn allows_tunnels(&self) -> bool {
         self.core.peer.enable_connect_protocol
@@ -176,6 +181,8 @@ impl Client {
         encode(core, request, is_tunnel, out);
         frame::end_block(start, id, ends, core.peer.max_frame_size, out);
         core.opened.open(id);
+        // A server may reset each stream when it has answered whole (RFC 9113 section 8.1): nginx does.
+        core.abuse.allow(Limit::IgnoredFrames, 2);
         Ok(core.streams.insert(Stream {
             id,
             state: if ends { State::HalfClosedLocal } else { State::Open },

@@ -161,6 +161,8 @@ pub(super) struct Core {
     pub abuse: Abuse,
     pub opened: Opened,
     pub reset_here: ResetHere,
+    /// Bytes that a server may have sent on streams that were reset here before it knew.
+    pub on_the_way: u64,
     pub leaving: Leaving,
     pub early_priorities: Vec<(u32, Priority)>,
     /// Streams that were lost while no input was read.
@@ -198,6 +200,7 @@ impl Core {
             abuse: Abuse::default(),
             opened: Opened::default(),
             reset_here: ResetHere::default(),
+            on_the_way: 0,
             leaving: Leaving::No,
             early_priorities: Vec::new(),
             lost: VecDeque::new(),

@@ -199,7 +199,12 @@ impl Core {
                     "peer sent DATA on a closed stream",
                 ));
             }
-            self.abuse.note(Limit::IgnoredFrames, self.now_ms)?;
+            // What an honest server has sent by then comes in frames of any size.
+            let length = u64::from(header.length);
+            match self.on_the_way.checked_sub(length).filter(|_| length > 0) {
+                Some(left) => self.on_the_way = left,
+                None => self.abuse.note(Limit::IgnoredFrames, self.now_ms)?,
+            }
             self.set_data(header, None);
             return Ok(Step::Again);
         };

@@ -166,7 +166,11 @@ impl Core {
 
     /// Gives a stream up.
     pub fn send_reset(&mut self, key: StreamKey, code: ErrorCode, out: &mut Vec<u8>) {
-        if self.streams.get(key).is_some() {
+        if let Some(stream) = self.streams.get(key) {
+            if self.side == Side::Client {
+                let available = stream.receive_window.available();
+                self.on_the_way = self.on_the_way.saturating_add(u64::try_from(available).unwrap_or(0));
+            }
             self.remove(key, out);
             self.reset_here.add(key.id);
             Frame::Reset { stream: key.id, code }.write(out);

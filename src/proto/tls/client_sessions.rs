@@ -40,6 +40,11 @@ impl std::fmt::Debug for ClientSessions {
 }
 
 impl ClientSessions {
+    /// Forgets them all.
+    pub fn clear(&self) {
+        *self.lock() = Kept::default();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock, RwLock};
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
@@ -400,6 +400,22 @@ pub struct ClientTlsConfig {
     /// Sessions to take up again; `None` if none is.
     pub(super) sessions: Option<Arc<ClientSessions>>,
     pub(super) verifies: bool,
+    /// Our certificate for upstreams that ask for one.
+    certificate: Option<Arc<Certificates>>,
+}
+
+/// Whatever an upstream asks for, there is one certificate for it.
+#[derive(Debug)]
+struct Only(Arc<Certificates>);
+
+impl ResolvesClientCert for Only {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.pairs().first().map(|pair| Arc::clone(&pair.key))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 impl ClientTlsConfig {
@@ -411,26 +427,46 @@ impl ClientTlsConfig {
             .map_err(|error| error.to_string())?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(UpstreamVerifier::new(options.trust)));
-        let mut inner = match options.certificate {
+        let certificate = options.certificate.map(|pair| Arc::new(Certificates::new(vec![pair])));
+        let mut inner = match &certificate {
             None => builder.with_no_client_auth(),
-            Some(pair) => {
-                let resolver = rustls::sign::SingleCertAndKey::from(pair.key);
-                builder.with_client_cert_resolver(Arc::new(resolver))
-            }
+            Some(certificate) => builder.with_client_cert_resolver(Arc::new(Only(Arc::clone(certificate)))),
         };
         inner.enable_sni = options.send_name;
         inner.alpn_protocols = options.protocols;
         inner.resumption = Resumption::disabled();
         let sessions = options.reuse_sessions.then(Arc::default);
-        Ok(ClientTlsConfig { inner: Arc::new(inner), sessions, verifies })
+        Ok(ClientTlsConfig { inner: Arc::new(inner), sessions, verifies, certificate })
     }
 
     /// The same with another certificate of ours, which sessions of its own go with: for certificates whose names depend
     /// on the request.
     pub fn with_certificate(&self, pair: Pair) -> ClientTlsConfig {
         let mut inner = ClientConfig::clone(&self.inner);
-        inner.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(pair.key));
+        let certificate = Arc::new(Certificates::new(vec![pair]));
+        inner.client_auth_cert_resolver = Arc::new(Only(Arc::clone(&certificate)));
         let sessions = self.sessions.is_some().then(Arc::default);
-        ClientTlsConfig { inner: Arc::new(inner), sessions, verifies: self.verifies }
+        ClientTlsConfig {
+            inner: Arc::new(inner),
+            sessions,
+            verifies: self.verifies,
+            certificate: Some(certificate),
+        }
+    }
+
+    /// Puts another certificate of ours in the place of the one that it was made with: handshakes from now on see it, and
+    /// take up no session that began with the other. Without effect where it was made with none.
+    pub fn replace_certificate(&self, pair: Pair) {
+        if let Some(certificate) = &self.certificate {
+            certificate.replace(vec![pair]);
+            if let Some(sessions) = &self.sessions {
+                sessions.clear();
+            }
+        }
+    }
+
+    /// The last moment at which our certificate is valid, in seconds since 1970; `None` if there is none.
+    pub fn not_after(&self) -> Option<i64> {
+        self.certificate.as_ref()?.pairs().first().map(Pair::not_after)
     }
 }

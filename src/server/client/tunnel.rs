@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use crate::server::relay::links::Link;
+use crate::server::relay::multiplexed::StreamTunnel;
 use crate::server::relay::tls::TlsLayer;
 use crate::server::worker::resources::Resources;
 
@@ -161,6 +162,21 @@ impl End for SealedUpstream<'_> {
     }
 }
 
+impl End for &StreamTunnel {
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<(usize, bool), Errno> {
+        StreamTunnel::receive(self, buffer)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        StreamTunnel::send(self, bytes)
+    }
+
+    fn shut_down(&mut self) -> Result<(), Errno> {
+        StreamTunnel::shut_down(self);
+        Ok(())
+    }
+}
+
 /// How one direction's turn ended.
 enum Moved {
     /// The source is empty or the receiver full.
@@ -248,23 +264,36 @@ impl Client {
         let super::Active { relay: Some(relay), tunnel: Some(tunnel), exchange, .. } = &mut **active else {
             return Fate::Close;
         };
-        let Some((connection, link)) = relay.raw(&mut res.links) else { return Fate::Close };
-        if connection.flush().is_err() {
-            exchange.outcome.complete = true;
-            return Fate::Close;
+        let stream = relay.raw_stream();
+        let (mut connection, mut of_stream) = (None, true);
+        if stream.is_none() {
+            let Some((own, link)) = relay.raw(&mut res.links) else { return Fate::Close };
+            if own.flush().is_err() {
+                exchange.outcome.complete = true;
+                return Fate::Close;
+            }
+            connection = Some((own, link));
         }
         let buffer = &mut res.copy;
         let read_closed = self.flags.read_closed;
-        let (mut bare_upstream, mut sealed_upstream);
-        let upstream: &mut dyn End = match &mut connection.tls {
-            None => {
-                bare_upstream = Bare(connection.socket.as_fd());
-                &mut bare_upstream
+        let (mut bare_upstream, mut sealed_upstream, mut stream_end);
+        let (upstream, readable, ends): (&mut dyn End, &mut bool, bool) = match (&mut connection, &stream) {
+            (Some((own, link)), _) => match &mut own.tls {
+                None => {
+                    bare_upstream = Bare(own.socket.as_fd());
+                    (&mut bare_upstream, &mut link.readable, link.read_closed)
+                }
+                Some(tls) => {
+                    sealed_upstream = SealedUpstream { socket: own.socket.as_fd(), tls, link: **link };
+                    (&mut sealed_upstream, &mut link.readable, link.read_closed)
+                }
+            },
+            (None, Some(stream)) => {
+                // Asking a slot costs no system call.
+                stream_end = stream;
+                (&mut stream_end, &mut of_stream, false)
             }
-            Some(tls) => {
-                sealed_upstream = SealedUpstream { socket: connection.socket.as_fd(), tls, link: *link };
-                &mut sealed_upstream
-            }
+            (None, None) => return Fate::Close,
         };
         let (mut bare, mut by_kernel, mut sealed);
         let client: &mut dyn End = match &mut self.transport {
@@ -288,14 +317,17 @@ impl Client {
             Transport::Pipe(_) | Transport::Gone => return Fate::Close,
         };
         let up = tunnel.up.run(client, upstream, &mut self.flags.unread, read_closed, buffer);
-        let down = tunnel.down.run(upstream, client, &mut link.readable, link.read_closed, buffer);
+        let down = tunnel.down.run(upstream, client, readable, ends, buffer);
+        let owes = connection.is_some_and(|(own, _)| own.owes());
+        if let Some(stream) = &stream {
+            stream.flush(res);
+        }
         let (Ok(up), Ok(down)) = (up, down) else {
             exchange.outcome.complete = true;
             return Fate::Close;
         };
         let spent = matches!(up, Moved::Spent(_)) || matches!(down, Moved::Spent(_));
         let (Moved::Rests(up) | Moved::Spent(up), Moved::Rests(down) | Moved::Spent(down)) = (up, down);
-        let owes = connection.owes();
         tunnel.received += up;
         tunnel.sent += down;
         exchange.outcome.bytes_sent += down;

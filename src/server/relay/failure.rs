@@ -45,6 +45,8 @@ pub enum Failure {
     NotProcessed,
     /// The peer gave the request's stream up.
     StreamReset,
+    /// The peer takes no WebSockets over HTTP/2.
+    NoTunnel,
     /// Our own trouble.
     Internal,
 }
@@ -72,6 +74,7 @@ impl Failure {
             Failure::Status(_) => "http_status",
             Failure::NotProcessed => "not_processed",
             Failure::StreamReset => "stream_reset",
+            Failure::NoTunnel => "no_extended_connect",
             Failure::Internal => "internal",
         }
     }
@@ -105,6 +108,7 @@ impl Failure {
             | Failure::TlsCertificate
             | Failure::TlsProtocol
             | Failure::NotProcessed
+            | Failure::NoTunnel
             | Failure::ResetBeforeHeader => conditions::ERROR,
             Failure::Response(_) | Failure::StreamReset => conditions::INVALID_HEADER,
             Failure::Status(status) => condition_of(status),
@@ -124,6 +128,7 @@ impl Failure {
             Failure::ClientClosed
                 | Failure::Internal
                 | Failure::NoLivePeers
+                | Failure::NoTunnel
                 | Failure::Queue
                 | Failure::Status(403 | 404 | 429)
         )

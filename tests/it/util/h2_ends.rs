@@ -204,7 +204,7 @@ impl H2Peer {
             keep_alive_header: None,
             chunked_allowed: true,
             trailers_expected: false,
-            upgrade: false,
+            upgrade: status == 101,
         };
         self.machine.respond(stream, &head, &options, &mut self.out);
         self.flush();

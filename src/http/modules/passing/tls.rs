@@ -10,8 +10,8 @@ use crate::http::build::Builder;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::modules::ssl::{
-    Cached, CertificateCache, FileOrData, FileText, PairCache, PairText, Problem, SiteTls, Sources,
-    read_file, read_trust,
+    Cached, CertificateCache, FileOrData, FileText, LoadedPairs, PairCache, PairText, Problem, SiteTls,
+    Sources, read_file, read_trust, watched_paths,
 };
 use crate::proto::tls::{ClientOptions, ClientTlsConfig, Pair, Primitives, TlsClock};
 
@@ -66,6 +66,8 @@ pub struct UpstreamTls {
     pub config: ClientTlsConfig,
     /// Certificate and key whose names have variables.
     dynamic: Option<Sources>,
+    /// Those whose names have none, and what the files held when they were read last.
+    fixed: Option<(Sources, Mutex<Vec<Arc<[u8]>>>)>,
     /// How long those are kept, and what is.
     cache: Option<(CertificateCache, Mutex<PairCache<ClientTlsConfig>>)>,
     /// Folder that relative paths begin in.
@@ -92,7 +94,7 @@ impl UpstreamTls {
             clock: Arc::new(TlsClock::new(1_900_000_000)),
         };
         let config = ClientTlsConfig::new(options).expect("a configuration");
-        UpstreamTls { config, dynamic: None, cache: None, conf_prefix: Box::default() }
+        UpstreamTls { config, dynamic: None, fixed: None, cache: None, conf_prefix: Box::default() }
     }
 }
 
@@ -131,6 +133,29 @@ impl UpstreamTls {
     fn pairs(&self) -> Option<(CertificateCache, MutexGuard<'_, PairCache<ClientTlsConfig>>)> {
         let (limits, pairs) = self.cache.as_ref()?;
         Some((*limits, pairs.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The files that our certificate and its key come from. They are looked at every few seconds.
+    pub fn watched(&self) -> impl Iterator<Item = &str> {
+        self.fixed.iter().flat_map(|(sources, _)| sources.paths.iter().map(|path| &**path))
+    }
+
+    /// Reads the files again. If they have changed and fit together, new handshakes see the new pair (`true`); if not, the
+    /// old one stays, and the error says why.
+    pub fn reload(&self, files: &mut dyn Files) -> Result<bool, String> {
+        let Some((sources, seen)) = &self.fixed else { return Ok(false) };
+        let LoadedPairs { mut pairs, contents } =
+            sources.load(files, &self.conf_prefix).map_err(|error| error.message)?;
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(pair) = pairs.pop().filter(|_| *seen != contents) else { return Ok(false) };
+        self.config.replace_certificate(pair);
+        *seen = contents;
+        Ok(true)
+    }
+
+    /// The whole days that our certificate has left; `None` without one. Negative once it has ended.
+    pub fn days_left(&self, now: i64) -> Option<i64> {
+        self.config.not_after().map(|not_after| (not_after - now).div_euclid(86_400))
     }
 
     /// The configuration with this certificate and key (PEM).
@@ -218,10 +243,13 @@ impl TlsPlan {
     ) -> Result<UpstreamTls, Problem> {
         let prefix = self.prefix;
         let sources = self.sources(files, conf_prefix)?;
-        let (certificate, dynamic) = match sources {
-            Some(sources) if sources.is_dynamic() => (None, Some(sources)),
-            Some(sources) => (sources.load(files, conf_prefix)?.pairs.pop(), None),
-            None => (None, None),
+        let (certificate, dynamic, fixed) = match sources {
+            Some(sources) if sources.is_dynamic() => (None, Some(sources), None),
+            Some(sources) => {
+                let LoadedPairs { mut pairs, contents } = sources.load(files, conf_prefix)?;
+                (pairs.pop(), None, Some((sources, Mutex::new(contents))))
+            }
+            None => (None, None, None),
         };
         let trust = match self.verify {
             None => None,
@@ -252,6 +280,7 @@ impl TlsPlan {
         Ok(UpstreamTls {
             config,
             dynamic,
+            fixed,
             cache: self.cache.map(|limits| (limits, Mutex::default())),
             conf_prefix: conf_prefix.into(),
         })
@@ -272,7 +301,8 @@ impl TlsPlan {
             None => None,
         };
         let pairs = vec![(certificate.clone(), key.clone())];
-        Ok(Some(Sources { pairs, passwords, staple: None, paths: Vec::new() }))
+        let paths = watched_paths(&pairs, conf_prefix);
+        Ok(Some(Sources { pairs, passwords, staple: None, paths }))
     }
 
     /// What stands in no file, told so that equal plans are told the same.

@@ -212,6 +212,7 @@ fn frame_head(
     let mut value = context.env.scratch();
     append_method(exchange, context, settings, &mut value);
     let method = Method::of(&value);
+    head.websocket = method == Method::Get && asks_websocket(exchange, context, settings);
     head.secure = exchange.upstream.as_ref().is_some_and(|passed| {
         passed.call.as_ref().is_some_and(|call| call.tls.is_some())
     });
@@ -227,12 +228,39 @@ fn frame_head(
     });
     context.env.give_back(value);
     written.map_err(|error| refuse(exchange, context, &error))?;
+    if head.websocket {
+        // HTTP/2 has no use for it (RFC 8441 section 5); the answer to it is made here.
+        head.fields.retain(|_, name| !name.eq_ignore_ascii_case(b"sec-websocket-key"));
+        head.framing = RequestFraming::Streamed;
+    }
     Ok(Written {
         method_is_head: method == Method::Head,
         idempotent: method.is_idempotent(),
-        asks_upgrade: false,
+        asks_upgrade: head.websocket,
         keep_alive: true,
     })
+}
+
+/// Whether a WebSocket goes on over HTTP/2, which knows no other upgrade: as the configuration says, else by itself.
+fn asks_websocket(exchange: &mut Exchange, context: &mut Context, settings: &Settings) -> bool {
+    let is_websocket = |value: &[u8]| value.eq_ignore_ascii_case(b"websocket");
+    if settings.module != PassModule::Proxy
+        || exchange.head.framing != RequestFraming::None
+        || !client_asks_upgrade(exchange)
+        || !members(exchange.head.fields.all(FieldName::Upgrade)).all(is_websocket)
+    {
+        return false;
+    }
+    match (&settings.head_plan.upgrade, &settings.head_plan.connection) {
+        (None, None) => passes_by_itself(exchange, context),
+        (Some(upgrade), Some(connection)) => {
+            exchange.with_rendered(upgrade, context, |_, _, text| is_websocket(text))
+                && exchange.with_rendered(connection, context, |_, _, text| {
+                    members(std::iter::once(text)).any(|word| word.eq_ignore_ascii_case(b"upgrade"))
+                })
+        }
+        _ => false,
+    }
 }
 
 /// Whether the client has said that it understands trailers (RFC 9110 section 6.5.1).

@@ -116,6 +116,16 @@ impl Sources {
     }
 }
 
+/// The files of pairs whose names have no variables.
+pub fn watched_paths(pairs: &[(FileText, FileText)], conf_prefix: &str) -> Vec<Arc<str>> {
+    let named = pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
+    let paths = named.filter(|file| !is_dynamic(file)).filter_map(|file| match literal(file, conf_prefix) {
+        FileOrData::File(path) => Some(path.into()),
+        FileOrData::Data(_) => None,
+    });
+    paths.collect()
+}
+
 fn is_dynamic(file: &FileText) -> bool {
     file.template.as_literal().is_none()
 }
@@ -340,14 +350,7 @@ impl Loader<'_> {
             None => None,
         };
         let pairs: Vec<_> = settings.certificates.iter().cloned().zip(settings.keys.iter().cloned()).collect();
-        let named = pairs.iter().flat_map(|(certificate, key)| [certificate, key]);
-        let paths = named
-            .filter(|file| !is_dynamic(file))
-            .filter_map(|file| match literal(file, &conf_prefix) {
-                FileOrData::File(path) => Some(path.into()),
-                FileOrData::Data(_) => None,
-            })
-            .collect();
+        let paths = watched_paths(&pairs, &conf_prefix);
         Ok(Sources { pairs, passwords, staple, paths })
     }
 

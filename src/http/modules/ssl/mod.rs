@@ -30,7 +30,7 @@ use crate::proto::tls::{ClientAuth, ClientVerdict, Group, Primitives, Suite, Ver
 
 pub use cache::{Cached, PairCache};
 pub use load::{AddressPlace, ServerPlace, finish};
-pub(in crate::http::modules) use load::{Problem, Sources, read_trust, read_file};
+pub(in crate::http::modules) use load::{LoadedPairs, Problem, Sources, read_file, read_trust, watched_paths};
 pub use site_tls::{FileOrData, PairText, ServerTls, SiteTls, server_of};
 pub use variables::VARIABLES;
 

@@ -8,7 +8,7 @@ use crate::base::regex::Captures;
 use crate::conf::files::Files;
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
-use crate::http::modules::passing::UpstreamMemory;
+use crate::http::modules::passing::{UpstreamMemory, UpstreamTls};
 use crate::http::server_names::ServerNames;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::proto::tls::{Certificates, Pair, ServerTlsConfig, SessionCache, TicketKeys, TlsClock};
@@ -104,6 +104,11 @@ impl SiteTls {
     /// Whether a server wants its connections given to the kernel.
     pub fn wants_kernel(&self) -> bool {
         self.all().any(|(_, tls)| tls.config.wants_kernel())
+    }
+
+    /// TLS to upstreams.
+    pub fn all_upstreams(&self) -> impl Iterator<Item = &Arc<UpstreamTls>> {
+        self.memory.upstreams.values()
     }
 
     /// TLS to upstreams, by everything that it is made of.

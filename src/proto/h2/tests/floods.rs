@@ -1,9 +1,9 @@
 //! Every limit against abuse ends the connection with ENHANCE_YOUR_CALM, is counted, and is not in an honest peer's way.
 
 use super::super::fuzz::options;
-use super::super::{Config, ErrorCode, Frame, Limit};
+use super::super::{Client, Config, ConnectionError, ErrorCode, Frame, Limit, NewRequest, StreamKey};
 use super::{GET, POST, Peer, Seen, serve};
-use crate::message::{ResponseHead, Status};
+use crate::message::{Fields, RequestFraming, ResponseHead, Status};
 
 /// Sends one thing again and again until the connection ends; how often it was let pass.
 fn flood(limit: Limit, mut write: impl FnMut(&mut Peer, u32)) -> u32 {
@@ -287,4 +287,75 @@ fn honest_peers_reach_no_limit() {
         seen.frames.clear();
         out.clear();
     }
+}
+
+/// A client with a server that it has not read anything from yet.
+fn client() -> (Client, Peer) {
+    let mut client = Client::new(Config::default());
+    client.start(0, &mut Vec::new());
+    (client, Peer::server())
+}
+
+fn ask(client: &mut Client) -> StreamKey {
+    let fields = Fields::default();
+    let request = NewRequest {
+        method: b"GET",
+        scheme: b"http",
+        authority: b"a",
+        path: b"/",
+        protocol: None,
+        fields: &fields,
+        framing: RequestFraming::None,
+    };
+    client.request(&request, &mut Vec::new()).unwrap()
+}
+
+/// Lets a client read all that its server has said.
+fn read(client: &mut Client, peer: &mut Peer) -> Result<(), ConnectionError> {
+    let bytes = std::mem::take(&mut peer.bytes);
+    let (mut input, mut head) = (&bytes[..], ResponseHead::default());
+    while !input.is_empty() {
+        client.read(&mut input, 0, 4096, &mut head, &mut Vec::new())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_server_may_reset_every_stream_behind_its_answer() {
+    let (mut client, mut peer) = client();
+    for _ in 0..5000 {
+        let stream = ask(&mut client).id();
+        peer.headers(stream, true, &[(":status", "200")]);
+        peer.frame(Frame::Reset { stream, code: ErrorCode::NO_ERROR });
+        read(&mut client, &mut peer).unwrap();
+    }
+    // But not again and again.
+    let error = (0..=2 * burst(Limit::IgnoredFrames)).find_map(|_| {
+        peer.frame(Frame::Reset { stream: 1, code: ErrorCode::NO_ERROR });
+        read(&mut client, &mut peer).err()
+    });
+    assert_eq!(error.unwrap().limit, Some(Limit::IgnoredFrames));
+}
+
+#[test]
+fn what_a_server_had_sent_when_its_stream_was_given_up_is_no_flood() {
+    let (mut client, mut peer) = client();
+    let window = Config::default().stream_window;
+    let mut last = 0;
+    for _ in 0..3 {
+        let stream = ask(&mut client);
+        last = stream.id();
+        peer.headers(last, false, &[(":status", "200")]);
+        read(&mut client, &mut peer).unwrap();
+        client.reset(stream, ErrorCode::CANCEL, &mut Vec::new());
+        for _ in 0..window / 100 {
+            peer.data(last, false, &[b'x'; 100]);
+        }
+        read(&mut client, &mut peer).unwrap();
+    }
+    let error = (0..window).find_map(|_| {
+        peer.data(last, false, b"x");
+        read(&mut client, &mut peer).err()
+    });
+    assert_eq!(error.unwrap().limit, Some(Limit::IgnoredFrames));
 }

@@ -16,6 +16,7 @@
 
 mod pool;
 mod stream;
+mod tunnel;
 mod turns;
 
 use std::cell::RefCell;
@@ -37,6 +38,7 @@ use super::connection::Connection;
 use super::tls::HandshakeFailure;
 
 pub use pool::{Multiplexed, Wanted, join, retain_groups, retire_all, sweep};
+pub use tunnel::StreamTunnel;
 pub use turns::{run, run_queued};
 
 /// Streams that are open on one connection at a time, whatever its peer allows.
@@ -148,6 +150,8 @@ struct Head {
     head: ResponseHead,
     /// Bytes of the body, where they are known.
     length: Option<u64>,
+    /// A tunnel was asked for and is there.
+    switched: bool,
 }
 
 /// Why a request gets no response, or no more of it.
@@ -155,6 +159,8 @@ struct Head {
 pub enum Loss {
     /// Its stream is gone.
     Stream(StreamLoss),
+    /// It asks for a tunnel, and the peer takes none: nothing was sent.
+    NoTunnel,
     /// The connection is. `unsent` if nothing of the request had left.
     Connection {
         /// Why.

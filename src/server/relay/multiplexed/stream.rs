@@ -17,6 +17,7 @@ use super::super::securing::refused;
 use super::super::sending::Sending;
 use super::super::tls::TlsLayer;
 use super::super::{Carrier, Ending, Relay, Run, State};
+use super::tunnel;
 use super::{Gone, Loss, Mux, OUT_BYTES, Slot, Stage, StreamLink, queue};
 
 /// The request was not looked at, and may go elsewhere whatever it is.
@@ -121,6 +122,10 @@ impl Relay {
             if mux.stage != Stage::Open {
                 return;
             }
+            if call.asks_upgrade && !mux.machine.has_settings() {
+                // They say whether it takes tunnels (RFC 8441 section 3).
+                return;
+            }
             if matches!(run.sending, Sending::Head(_)) {
                 (run.sending, run.sent) = mux.begin(link.slot, call);
             }
@@ -210,9 +215,13 @@ impl Relay {
                 run.received += head.head.fields.text().len() as u64;
                 passed.response = head.head;
                 passed.length = head.length;
-                passed.switched = false;
+                passed.switched = head.switched;
                 passed.minor = 1;
                 self.outbound.forget();
+                if head.switched {
+                    tunnel::switch(&mut passed.response, &exchange.head);
+                    return Heading::Head;
+                }
                 self.receive_stream_body(usize::MAX, Sink::Memory, exchange, res);
                 Heading::Head
             }
@@ -226,6 +235,7 @@ impl Relay {
         let failure = match &loss {
             Loss::Stream(loss) if !loss.may_be_processed => Failure::NotProcessed,
             Loss::Connection { unsent: true, .. } => Failure::NotProcessed,
+            Loss::NoTunnel => Failure::NoTunnel,
             Loss::Stream(loss) => Failure::of_loss(loss),
             Loss::Connection { .. } => Failure::ResetBeforeHeader,
         };
@@ -273,7 +283,9 @@ impl Relay {
                 log_loss(&loss, "reading upstream", Level::Error, exchange, res);
                 let failure = match &loss {
                     Loss::Stream(loss) => Failure::of_loss(loss),
-                    Loss::Connection { .. } => Failure::Response(ResponseFault::BodyTruncated),
+                    Loss::NoTunnel | Loss::Connection { .. } => {
+                        Failure::Response(ResponseFault::BodyTruncated)
+                    }
                 };
                 self.end_body(Ending::Broken(failure), exchange, res);
                 Received::Over
@@ -312,11 +324,11 @@ impl Mux {
         let Some(head) = &call.framed else { return broken };
         let before = self.backlog();
         let request = NewRequest {
-            method: &head.method,
+            method: if head.websocket { b"CONNECT" } else { &head.method },
             scheme: if head.secure { b"https" } else { b"http" },
             authority: &head.authority,
             path: &head.path,
-            protocol: None,
+            protocol: head.websocket.then_some(b"websocket"),
             fields: &head.fields,
             framing: head.framing,
         };
@@ -334,14 +346,20 @@ impl Mux {
                 self.streams[stream.slot()] = (stream.id(), slot);
                 self.requests += 1;
                 self.unopened -= 1;
-                let is_whole = matches!(head.framing, RequestFraming::None | RequestFraming::Length(0));
+                let has_no_body = matches!(head.framing, RequestFraming::None | RequestFraming::Length(0));
+                // What a tunnel has to say comes when it is there.
+                let is_whole = has_no_body || head.websocket;
                 (if is_whole { Sending::Done } else { Sending::Body }, length)
             }
             Err(OpenError::TooMany | OpenError::Unavailable) => {
                 place.lost = Some(Loss::Stream(NOT_TAKEN));
                 (Sending::Head(0), 0)
             }
-            Err(OpenError::NoTunnels | OpenError::Invalid(_)) => broken,
+            Err(OpenError::NoTunnels) => {
+                place.lost = Some(Loss::NoTunnel);
+                (Sending::Head(0), 0)
+            }
+            Err(OpenError::Invalid(_)) => broken,
         }
     }
 
@@ -387,6 +405,10 @@ fn log_loss(loss: &Loss, doing: &str, level: Level, exchange: &mut Exchange, res
             log(format_args!("upstream rejected request with error {} ({})", loss.code.0, loss.code.name()));
         }
         Loss::Stream(loss) => log(format_args!("{}", loss.reason)),
+        Loss::NoTunnel => log(format_args!(
+            "upstream takes no WebSockets over HTTP/2 (extended CONNECT, RFC 8441); \"proxy_http_version 1.1\" is \
+             for those that take them over HTTP/1 only: failed"
+        )),
         Loss::Connection { gone, .. } => match gone {
             Gone::Broken(errno) | Gone::NotConnected(errno) => {
                 log(format_args!("recv() failed ({})", told(*errno)));

@@ -61,7 +61,14 @@ impl Mux {
             self.look_for_handshake(res);
         }
         if self.stage == Stage::Open {
+            let knew = self.machine.has_settings();
             self.read(res);
+            if !knew && self.machine.has_settings() {
+                // Tunnels wait for what the peer says about them.
+                for (_, slot) in &mut self.slots {
+                    slot.stir(res);
+                }
+            }
         }
         if self.stage == Stage::Open {
             self.send(res);
@@ -114,7 +121,8 @@ impl Mux {
         let Some(layer) = &mut connection.tls else { return };
         let Some(link) = res.links.get(connection.link) else { return };
         let shaken = layer.shake(connection.socket.as_fd(), &mut res.upstream_input, link);
-        match shaken.and_then(|is_over| if is_over { layer.speaks_http2().map(|()| true) } else { Ok(false) }) {
+        match shaken.and_then(|is_over| if is_over { layer.speaks_http2().map(|()| true) } else { Ok(false) })
+        {
             Ok(true) => {
                 self.stage = Stage::Open;
                 for (_, slot) in &mut self.slots {
@@ -171,7 +179,7 @@ impl Mux {
                         slot.stir(res);
                     }
                 }
-                Ok(ClientEvent::Head { stream, framing, .. }) => {
+                Ok(ClientEvent::Head { stream, framing, switched }) => {
                     let head = std::mem::take(&mut self.scratch);
                     let length = match framing {
                         ResponseFraming::None => Some(0),
@@ -179,7 +187,7 @@ impl Mux {
                         ResponseFraming::Streamed | ResponseFraming::UntilClose => None,
                     };
                     if let Some(slot) = self.slot_of(stream) {
-                        slot.head = Some(Head { head, length });
+                        slot.head = Some(Head { head, length, switched });
                         slot.stir(res);
                     }
                 }
