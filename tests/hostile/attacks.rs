@@ -79,7 +79,13 @@ pub static ATTACKS: &[Attack] = &[
     },
     Attack {
         judge: |field| numbers(field, 1),
-        ..attack("slow readers", 1, slow_readers, || WORKERS + many(1000) * (CONNECTION + UNSENT), "readers cut")
+        ..attack(
+            "slow readers",
+            1,
+            slow_readers,
+            || WORKERS + many(1000) * (CONNECTION + UNSENT),
+            "readers cut",
+        )
     },
     Attack {
         judge: |field| numbers(field, 1),
@@ -110,7 +116,13 @@ pub static ATTACKS: &[Attack] = &[
     attack("garbage", 2, garbage, || WORKERS + 2 * CONNECTION, "connections"),
     attack("garbage under TLS", 2, tls_garbage, || WORKERS + 2 * (CONNECTION + TLS), "connections"),
     attack("handshakes", 2, handshakes, || WORKERS + 2 * (CONNECTION + TLS), "handshakes"),
-    attack("idle handshakes", 1, idle_handshakes, || WORKERS + many(1000) * (CONNECTION + TLS), "connections cut"),
+    attack(
+        "idle handshakes",
+        1,
+        idle_handshakes,
+        || WORKERS + many(1000) * (CONNECTION + TLS),
+        "connections cut",
+    ),
     attack("HTTP/2: rapid reset", 2, rapid_reset, || WORKERS + 2 * 128 * STREAM, "connections cut"),
     attack("HTTP/2: CONTINUATION", 2, continuations, || WORKERS + 2 * LARGE_HEADS, "connections cut"),
     attack("HTTP/2: PING", 2, pings, || WORKERS + 2 * UNSENT, "connections cut"),
@@ -142,6 +154,17 @@ fn connect(port: u16) -> Option<TcpStream> {
     stream.set_write_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     Some(stream)
+}
+
+/// The same with a small receive buffer, which must be so from the beginning.
+fn connect_with_little_room(port: u16) -> Option<TcpStream> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).ok()?;
+    socket.set_recv_buffer_size(4096).ok()?;
+    socket.set_linger(Some(Duration::ZERO)).ok()?;
+    socket
+        .connect_timeout(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into(), Duration::from_secs(2))
+        .ok()?;
+    Some(socket.into())
 }
 
 /// Many connections in one hand.
@@ -240,11 +263,11 @@ fn slow_bodies(field: &Field, _: usize) {
 
 fn slow_readers(field: &Field, _: usize) {
     let mut swarm = Swarm::connect(field.port(), 0);
-    let mut drop = [0; 1];
+    // Enough for no timeout to pass, and too little for the rate.
+    let mut drop = [0; 4000];
     while !field.is_over() {
         for _ in swarm.streams.len()..many(1000) {
-            let Some(mut stream) = connect(field.port()) else { break };
-            let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&stream, 4096);
+            let Some(mut stream) = connect_with_little_room(field.port()) else { break };
             let _ = stream.write_all(b"GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
             let _ = stream.set_nonblocking(true);
             swarm.streams.push(stream);
@@ -427,8 +450,10 @@ fn idle_handshakes(field: &Field, _: usize) {
 
 /// How a client of HTTP/2 begins, with these settings.
 fn opening(settings: &[(u16, u32)]) -> Vec<u8> {
-    let payload: Vec<u8> =
-        settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+    let payload: Vec<u8> = settings
+        .iter()
+        .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+        .collect();
     [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &payload)].concat()
 }
 
@@ -488,7 +513,8 @@ fn pings(field: &Field, _: usize) {
 }
 
 fn settings(field: &Field, _: usize) {
-    let payload: Vec<u8> = (0..100u32).flat_map(|value| [&[0, 4][..], &value.to_be_bytes()].concat()).collect();
+    let payload: Vec<u8> =
+        (0..100u32).flat_map(|value| [&[0, 4][..], &value.to_be_bytes()].concat()).collect();
     flood(field, &opening(&[]), |_| frame(SETTINGS, 0, 0, &payload).repeat(10));
 }
 

@@ -45,14 +45,15 @@ pub fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A server of two workers. All that is limited by default is so here; times are short, so that they pass within an attack.
+/// A server of two workers. All that is limited by default is so here; times are short and rates are
+/// high, so that an attack is long enough for them.
 pub fn server(more: &str) -> Server {
     let fixtures = crate::util::tls::FIXTURES;
     let text = format!(
         "worker_processes 2; error_log {{root}}/error.log notice; events {{ worker_connections 9000; }}
          http {{
-           client_header_timeout 1500ms; client_body_timeout 1s; send_timeout 1s; keepalive_timeout 5s; keepalive_requests 100000;
-           client_body_min_rate 500 grace=1s; send_min_rate 500 grace=1s; lingering_timeout 500ms; lingering_time 1s;
+           client_header_timeout 1500ms; client_body_timeout 1s; send_timeout 2s; keepalive_timeout 5s; keepalive_requests 100000;
+           client_body_min_rate 500 grace=1s; send_min_rate 200k grace=500ms; lingering_timeout 500ms; lingering_time 1s;
            client_max_body_size 10m; access_log off; root {{root}}/html; sendfile on; {more}
            server {{
              listen {{port1}} backlog=4096; listen {{port2}} ssl; http2 on;
@@ -192,7 +193,8 @@ impl Ground {
             stop.store(true, Ordering::Relaxed);
             let good = good.join().expect("the good client does not panic");
             let panicked = attackers.into_iter().any(|attacker| attacker.join().is_err());
-            let failed = if panicked { Some("an attacker failed".to_owned()) } else { (attack.judge)(&field) };
+            let failed =
+                if panicked { Some("an attacker failed".to_owned()) } else { (attack.judge)(&field) };
             (good, failed)
         });
         let done = field.done.load(Ordering::Relaxed);
@@ -337,7 +339,16 @@ impl Outcome {
     pub fn header() -> String {
         format!(
             "{:<34} {:>6} {:>8} {:>8} {:>8} {:>11} {:>10} {:>9} {:>6}  {}\n{}",
-            "attack", "asked", "p50 ms", "p99 ms", "max ms", "grown KiB", "bound", "kept KiB", "fds", "attackers",
+            "attack",
+            "asked",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "grown KiB",
+            "bound",
+            "kept KiB",
+            "fds",
+            "attackers",
             "-".repeat(130)
         )
     }
@@ -366,7 +377,11 @@ impl Outcome {
     pub fn failures(&self) -> Vec<String> {
         let mut failures: Vec<String> = self.attackers_failed.iter().cloned().collect();
         if !self.errors.is_empty() {
-            failures.push(format!("{} requests of the good client failed: {}", self.errors.len(), self.errors[0]));
+            failures.push(format!(
+                "{} requests of the good client failed: {}",
+                self.errors.len(),
+                self.errors[0]
+            ));
         }
         if self.asked == 0 || self.percentile(50) > OUTAGE {
             failures.push(format!("the good client's median is {:?}", self.percentile(50)));

@@ -477,3 +477,40 @@ fn set_path(
     *slot = Some(Root { template, is_alias, is_absolute: !starts_with_variable, prefix });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::testing::complaints;
+
+    #[test]
+    fn least_rates_have_grace_times_and_mistakes_are_told() {
+        for name in ["client_body_min_rate", "send_min_rate"] {
+            for (text, told) in [
+                ("x", format!("\"{name}\" directive invalid value")),
+                ("1k grace=x", format!("\"{name}\" directive invalid value")),
+                ("1k foo", "invalid parameter \"foo\"".to_owned()),
+                ("1k; {name} off", format!("\"{name}\" directive is duplicate")),
+            ] {
+                let text = format!("{name} {};", text.replace("{name}", name));
+                assert_eq!(complaints(&text), [format!("[emerg] {told}")], "{text}");
+            }
+            for text in ["off", "1k", "2m grace=1m30s", "0 grace=5s"] {
+                assert!(complaints(&format!("server {{ location / {{ {name} {text}; }} }}")).is_empty(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn compat_strict_has_no_least_rates_unless_they_are_asked_for() {
+        use crate::http::settings::ModuleDraft;
+        let rates = |draft: &Draft| {
+            let settings = draft.freeze();
+            (settings.client_body_min_rate.bytes_per_second, settings.send_min_rate.bytes_per_second)
+        };
+        let strict = Draft { strict: Some(true), ..Draft::default() };
+        assert_eq!((rates(&Draft::default()), rates(&strict)), ((500, 500), (0, 0)));
+        let asked = MinRate { bytes_per_second: 7, grace_ms: 0 };
+        assert_eq!(rates(&Draft { send_min_rate: Some(asked), ..strict }), (0, 7));
+    }
+}

@@ -63,6 +63,10 @@ pub(super) fn budget(limits: &HeadLimits) -> Budget {
     }
 }
 
+/// Fields that are decoded behind the first that did not fit, for the tables' sake: an honest client's block that is too
+/// large by some has no more; one of 8,000 references to one long line has.
+const MOST_BEHIND: u32 = 1000;
+
 /// Decodes a block whole, for the tables' sake also after an error, and fills `head`.
 ///
 /// # Errors
@@ -79,18 +83,28 @@ pub(super) fn build(
     head.version = Version::Http2;
     head.wire_length = block.len() as u32 + super::frame::HEADER_LENGTH as u32;
     let mut builder = Builder::default();
+    let mut behind = 0;
     let mut budget = budget(limits);
     let mut rest = block;
     let mut is_first = true;
     loop {
         match decoder.next(&mut rest, is_first, &mut head.fields, &mut budget)? {
             Decoded::Field { name, value } => builder.take(name, value, limits, head),
-            Decoded::TooLarge => builder.is_too_large = true,
+            Decoded::TooLarge => {
+                builder.is_too_large = true;
+                count_behind(&mut behind)?;
+            }
             Decoded::End => break,
         }
         is_first = false;
     }
     Ok(builder.finish(ends, allow_tunnels, limits, head))
+}
+
+/// One more field that is not kept.
+fn count_behind(behind: &mut u32) -> Result<(), HpackError> {
+    *behind += 1;
+    if *behind > MOST_BEHIND { Err(HpackError::TooManyFields) } else { Ok(()) }
 }
 
 /// Decodes the block of a trailer section into `head.fields` (RFC 9113 section 8.1).
@@ -104,6 +118,7 @@ pub(super) fn build_trailers(
     fields: &mut Fields,
 ) -> Result<Result<(), StreamError>, HpackError> {
     fields.clear();
+    let mut behind = 0;
     let mut result = Ok(());
     let mut rest = block;
     let mut is_first = true;
@@ -120,7 +135,8 @@ pub(super) fn build_trailers(
                 }
             }
             Decoded::TooLarge => {
-                result = Err(StreamError::malformed("peer sent too large a trailer section"))
+                count_behind(&mut behind)?;
+                result = Err(StreamError::malformed("peer sent too large a trailer section"));
             }
             Decoded::End => return Ok(result),
         }

@@ -468,5 +468,8 @@ pub fn is_preface(bytes: &[u8]) -> Option<bool> {
 }
 
 pub(super) fn compression(error: HpackError) -> ConnectionError {
-    ConnectionError::compression(error.description())
+    match error {
+        HpackError::TooManyFields => ConnectionError::new(ErrorCode::ENHANCE_YOUR_CALM, error.description()),
+        _ => ConnectionError::compression(error.description()),
+    }
 }

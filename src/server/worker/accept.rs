@@ -330,6 +330,7 @@ impl Worker {
         };
         self.res.counters.open();
         let index = self.clients.insert(client);
+        self.most_clients = self.most_clients.max(self.clients.len());
         self.peer.set_connections(self.clients.len() - self.lanes);
         let key = ClientKey { index: index as u32, generation: key_generation };
         self.turn(key, |client, key, res| {

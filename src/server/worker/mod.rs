@@ -57,6 +57,8 @@ const EVENTS: usize = 512;
 const LISTENER_BIT: usize = 1 << 63;
 /// How often the file caches look for what has become old, in milliseconds.
 const SWEEP_MS: u64 = 1000;
+/// From so many clients on, memory is given back when they have gone.
+const RUSH: usize = 256;
 /// The loop wakes at least so often.
 const LONGEST_WAIT_MS: u64 = 10_000;
 
@@ -95,6 +97,8 @@ pub struct Worker {
     refusals: addresses::Refusals,
     /// The number of a new descriptor from which on they are short.
     short_from: std::os::fd::RawFd,
+    /// The most clients since memory was last given back.
+    most_clients: usize,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -185,6 +189,7 @@ impl Worker {
             shed_logged_ms: 0,
             refusals: addresses::Refusals::default(),
             short_from: std::os::fd::RawFd::MAX,
+            most_clients: 0,
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -290,6 +295,7 @@ impl Worker {
             self.upstream_names.as_ref().and_then(UpstreamNames::next_deadline),
             Some(self.res.idle.next_deadline_ms()),
             Some(self.res.multiplexed.next_deadline_ms()),
+            self.rush_is_over().then_some(self.next_sweep_ms),
             Some(now_ms + LONGEST_WAIT_MS),
         ];
         let earliest = deadlines.into_iter().flatten().min().unwrap_or(now_ms);
@@ -643,6 +649,22 @@ impl Worker {
             self.res.files.sweep(now.into());
             self.forget_sites();
             self.log_refusals();
+            self.give_memory_back();
+        }
+    }
+
+    fn rush_is_over(&self) -> bool {
+        self.most_clients >= RUSH && self.clients.len() < self.most_clients / 4
+    }
+
+    /// After a rush, what it has taken is given back. That locks the heap for a moment, and is done by a thread of its own
+    /// that is there for it alone: the pool's may be busy with the disk.
+    fn give_memory_back(&mut self) {
+        if self.rush_is_over() {
+            self.most_clients = self.clients.len();
+            self.clients.shrink_to_fit();
+            // Without it the memory is kept for the next rush, which does no harm.
+            let _ = std::thread::Builder::new().name("trim".into()).spawn(crate::server::sys::trim_heap);
         }
     }
 

@@ -24,6 +24,9 @@ pub enum HpackError {
     TableTooLarge,
     /// A size update behind a field (RFC 7541 section 4.2).
     LateSizeUpdate,
+    /// Far more fields than are kept: small references to large entries, say. There is no error in it, but working through
+    /// the rest would cost more than the connection is worth.
+    TooManyFields,
 }
 
 impl HpackError {
@@ -36,6 +39,7 @@ impl HpackError {
             HpackError::InvalidHuffman => "peer sent a field block with an invalid Huffman code",
             HpackError::TableTooLarge => "peer sent a table size update beyond SETTINGS_HEADER_TABLE_SIZE",
             HpackError::LateSizeUpdate => "peer sent a table size update behind a field",
+            HpackError::TooManyFields => "peer sent a field block with far too many fields",
         }
     }
 }
