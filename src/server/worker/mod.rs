@@ -91,8 +91,7 @@ pub struct Worker {
     rest_was_logged: bool,
     /// When idle connections that gave way were last logged.
     shed_logged_ms: u64,
-    /// The number of a new descriptor from which on they are short.
-    short_from: std::os::fd::RawFd,
+    shortage: accept::Shortage,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -114,6 +113,9 @@ struct Clock {
     /// The simulation's time.
     #[cfg(test)]
     frozen_ms: Option<u64>,
+    /// What a test adds to the wall clock, in seconds.
+    #[cfg(test)]
+    jump_secs: i64,
 }
 
 impl Clock {
@@ -127,6 +129,8 @@ impl Clock {
             };
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[cfg(test)]
+        let wall = Duration::from_secs(wall.as_secs().saturating_add_signed(self.jump_secs));
         Now {
             monotonic_ms: self.base_ms + self.start.elapsed().as_millis() as u64,
             wall_secs: wall.as_secs() as i64,
@@ -143,6 +147,8 @@ impl Worker {
             base_ms: 1000,
             #[cfg(test)]
             frozen_ms: None,
+            #[cfg(test)]
+            jump_secs: 0,
         };
         let now = clock.now();
         let waker = boot.waker.clone();
@@ -181,7 +187,7 @@ impl Worker {
             resting_until_ms: None,
             rest_was_logged: false,
             shed_logged_ms: 0,
-            short_from: std::os::fd::RawFd::MAX,
+            shortage: accept::Shortage::of_process(),
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -488,7 +494,7 @@ impl Worker {
 
     /// Serves from a new site and accepts from these sockets.
     fn configure(&mut self, site: Arc<Site>, listeners: Vec<WorkerListener>, logs: Arc<OpenLogs>) {
-        self.short_from = accept::short_from();
+        self.shortage = accept::Shortage::of_process();
         let site = SiteHandle::new(site);
         let former = std::mem::replace(&mut self.res.site, site.clone());
         self.res.set_tls_clock();
@@ -781,6 +787,8 @@ fn rustix_hostname() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }
 
+#[cfg(test)]
+mod disk_faults;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
