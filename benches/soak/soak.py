@@ -46,8 +46,8 @@ EXPLAINED = [
      "a reload, the start or the end"),
     (r"\[notice\] .*thalweg/", "the start"),
     (r"\[info\] .*: \*\d+ (epoll_wait\(\) reported that )?client prematurely closed connection", "a client that gives up"),
-    (r"\[warn\] .*(response is buffered to a temporary file|body is buffered to a temporary file), .*(10m.bin|upload)",
-     "a client that is slower than its upstream, or a large upload: as configured"),
+    (r"\[warn\] .*(response is buffered to a temporary file|body is buffered to a temporary file), .*(10m.bin|100k.bin|upload)",
+     "a client that is slower than its upstream, or a large upload"),
 ]
 # Growth after the warm-up that is no growth, as the medians of the last and the first fifth of the time after it.
 # Memory: what an allocator that keeps what it once had moves by from one fifth to the next.
@@ -64,7 +64,7 @@ error_log {root}/error.log info;
 events {{ worker_connections 4096; }}
 http {{
     types {{ text/html html; application/octet-stream bin; }}
-    log_format soak '$remote_addr "$request" $status $body_bytes_sent $request_time round{round}';
+    log_format soak '$remote_addr "$request" $status $body_bytes_sent $request_time round{round} *$connection';
     access_log {root}/access.log soak buffer=64k flush=1s;
     client_body_temp_path {root}/body;
     proxy_temp_path {root}/proxy;
@@ -172,7 +172,7 @@ class Soak:
         plain, tls = f"http://127.0.0.1:{self.ports['plain']}", f"https://127.0.0.1:{self.ports['tls']}"
 
         def wrk(connections, pause, url, *more):
-            return ["wrk", "-t1", f"-c{connections}", "-s", HERE / "paced.lua", *more, url, "--", str(pause)]
+            return ["wrk", "-t1", "--timeout", "20s", f"-c{connections}", "-s", HERE / "paced.lua", *more, url, "--", str(pause)]
 
         def h2(connections, streams, rate, *urls):
             return ["h2load", f"-c{connections}", f"-m{streams}", f"--rps={rate}", *urls]

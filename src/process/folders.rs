@@ -28,7 +28,7 @@ pub fn make(site: &Site, owner: Option<&Identity>, log: &mut dyn FnMut(Level, &s
 
 fn make_one(path: &Path, owner: Option<&Identity>) -> Result<(), (&'static str, io::Error)> {
     // Those above are nobody's secret: the workers have to get through.
-    let above = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = path.parent().filter(|above| !above.as_os_str().is_empty() && !above.exists());
     above.map_or(Ok(()), std::fs::create_dir_all).map_err(|error| ("mkdir()", error))?;
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| ("mkdir()", error))?;
     let Some(owner) = owner else { return Ok(()) };

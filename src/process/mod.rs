@@ -35,6 +35,7 @@ use upgrade::Program;
 
 /// Does what the command line says; returns the exit status.
 pub fn run(invocation: &Invocation) -> i32 {
+    sys::keep_large_blocks_apart();
     let inherited = match invocation.action {
         Action::Run => upgrade::inherited(),
         _ => None,

@@ -64,6 +64,17 @@ pub fn ignore_file_size_signal() {
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// Has the C library's allocator take blocks of this many bytes and more from the kernel and give them back at once, for
+/// good: left to itself it raises the limit (128 KiB) to the largest block ever freed, and from then on large buffers
+/// tear holes into the heap that small ones keep open. Under mixed load that is three times the memory, and growing.
+pub fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt only sets a parameter of the allocator, under its own lock.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
+}
+
 /// A descriptor that becomes readable when one of these (blocked) signals came for this process. It does not block
 /// and is closed on exec. A forked process must make its own.
 pub fn signal_descriptor(signals: &[i32]) -> io::Result<OwnedFd> {

@@ -13,7 +13,7 @@ use crate::base::level::Level;
 use crate::http::flow::Answer;
 use crate::message::{RequestFraming, Status};
 use crate::proto::h1::{Event, HeadLimits};
-use crate::server::files::{Completion, Sent, Warmth, sending};
+use crate::server::files::{Completion, Sent, Warmth, calls, sending};
 use crate::server::pool::JobId;
 use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Progress, Relay};
@@ -407,7 +407,7 @@ impl Client {
     ) -> Result<u64, Errno> {
         let mut buffer = std::mem::take(&mut res.copy);
         let want = buffer.len().min(most as usize).min(self.room());
-        let sent = match rustix::io::pread(file, &mut buffer[..want], offset) {
+        let sent = match calls::read(file, &mut buffer[..want], offset) {
             Ok(0) if want == 0 => Ok(0),
             Ok(0) => Err(Errno::IO),
             Ok(count) => self.send_with(&buffer[..count], SendFlags::NOSIGNAL, res),

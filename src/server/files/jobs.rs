@@ -2,12 +2,12 @@
 
 use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::Advice;
-use rustix::io::Errno;
 
+use super::calls;
 use super::opened::DirectAlignment;
 use super::sending::TURN_BYTES;
 
@@ -79,23 +79,16 @@ pub fn read(
 }
 
 fn read_once(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    loop {
-        match rustix::io::pread(file.as_fd(), &mut *buffer, offset) {
-            Err(Errno::INTR) => {}
-            other => return Ok(other?),
-        }
-    }
+    Ok(calls::read(file, buffer, offset)?)
 }
 
 /// Writes all of `bytes` at `offset`, and gives the buffer back for the next use.
 pub fn write(file: &Arc<OwnedFd>, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut done = 0;
     while done < bytes.len() {
-        match rustix::io::pwrite(file, &bytes[done..], offset + done as u64) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(count) => done += count,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno.into()),
+        match calls::write(file, &bytes[done..], offset + done as u64)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => done += count,
         }
     }
     Ok(bytes)

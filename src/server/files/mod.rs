@@ -15,8 +15,11 @@
 //!
 //! Failures are kept only by `open_file_cache_errors`.
 
+pub mod calls;
 mod changes;
 mod directory;
+#[cfg(test)]
+pub mod faults;
 mod identity;
 mod jobs;
 mod opened;

@@ -5,13 +5,14 @@
 //! cold chunk is the caller's to have warmed by the pool (`Files::read_ahead`); it then calls again with
 //! [`Warmth::JustRead`], which skips the question, so that a kernel that can't answer it makes no endless loop.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 
+use super::calls;
 use super::opened::{Body, OpenedFile};
 use crate::http::file::{FileHandle, OpenFile};
 use crate::server::sys;
@@ -113,16 +114,12 @@ pub fn send_descriptor(
     if warmth == Warmth::Unknown && !is_resident(file, offset, length) {
         return Ok(Sent::Cold);
     }
-    let mut position = offset;
-    loop {
-        return match rustix::fs::sendfile(socket, file, Some(&mut position), length) {
-            Ok(0) => Ok(Sent::Truncated),
-            Ok(count) => Ok(Sent::Wrote(count)),
-            Err(Errno::AGAIN) => Ok(Sent::Blocked),
-            Err(Errno::INTR) => continue,
-            Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
-            Err(errno) => Err(errno.into()),
-        };
+    match calls::send(socket, file, offset, length) {
+        Ok(0) => Ok(Sent::Truncated),
+        Ok(count) => Ok(Sent::Wrote(count)),
+        Err(Errno::AGAIN) => Ok(Sent::Blocked),
+        Err(Errno::INVAL | Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -141,7 +138,7 @@ pub fn read_range(handle: &FileHandle, offset: u64, buffer: &mut [u8], warmth: W
         Body::Descriptor(descriptor) => {
             let read = match warmth {
                 Warmth::Unknown => read_resident(descriptor.as_fd(), buffer, offset),
-                Warmth::JustRead => rustix::io::pread(descriptor, buffer, offset),
+                Warmth::JustRead => calls::read(descriptor, buffer, offset),
             };
             match read {
                 Ok(0) => Ok(Copied::Truncated),
@@ -186,7 +183,7 @@ pub fn is_resident(file: BorrowedFd<'_>, offset: u64, length: usize) -> bool {
     }
     let probe = |position| {
         let mut byte = [0];
-        rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], position, ReadWriteFlags::NOWAIT)
+        calls::read_resident(file, &mut byte, position)
     };
     match probe(last) {
         // The end of the file lies before: the send itself finds out.
@@ -198,10 +195,10 @@ pub fn is_resident(file: BorrowedFd<'_>, offset: u64, length: usize) -> bool {
 
 /// Reads what is in the page cache, and `AGAIN` when the first byte is not.
 pub fn read_resident(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> rustix::io::Result<usize> {
-    match rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT) {
+    match calls::read_resident(file, buffer, offset) {
         // A file system without RWF_NOWAIT: the page cache's count decides.
         Err(Errno::OPNOTSUPP | Errno::INVAL) if is_resident(file, offset, buffer.len()) => {
-            rustix::io::pread(file, buffer, offset)
+            calls::read(file, buffer, offset)
         }
         Err(Errno::OPNOTSUPP | Errno::INVAL) => Err(Errno::AGAIN),
         other => other,

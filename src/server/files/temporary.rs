@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+
+use super::calls;
 
 /// The most that is written on the loop in one call.
 pub const WRITE_NOW_BYTES: usize = 64 * 1024;
@@ -45,13 +46,13 @@ impl TemporaryFolder {
         for _ in 0..NAME_TRIES {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let path = self.place(number);
-            match open_new(&path) {
+            match calls::create(&path) {
                 Ok(descriptor) => return Ok(TemporaryFile::new(descriptor, path)),
                 Err(Errno::EXIST) => {}
                 Err(Errno::NOENT) => {
                     let parent = path.parent().unwrap_or(&self.path);
                     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-                    match open_new(&path) {
+                    match calls::create(&path) {
                         Ok(descriptor) => return Ok(TemporaryFile::new(descriptor, path)),
                         Err(Errno::EXIST) => {}
                         Err(errno) => return Err(errno.into()),
@@ -77,11 +78,6 @@ impl TemporaryFolder {
         path.push(name);
         path
     }
-}
-
-fn open_new(path: &Path) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    rustix::fs::openat(CWD, path, flags, Mode::RUSR | Mode::WUSR)
 }
 
 /// A temporary file; its name is removed when it is dropped, unless it was kept.
@@ -120,12 +116,7 @@ impl TemporaryFile {
     /// Writes up to [`WRITE_NOW_BYTES`] of `bytes` at `offset` from the loop; returns how many were written.
     pub fn write_now(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         let piece = &bytes[..bytes.len().min(WRITE_NOW_BYTES)];
-        loop {
-            match rustix::io::pwrite(&self.descriptor, piece, offset) {
-                Err(Errno::INTR) => {}
-                other => return Ok(other?),
-            }
-        }
+        Ok(calls::write(&self.descriptor, piece, offset)?)
     }
 }
 

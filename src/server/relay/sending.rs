@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use rustix::io::Errno;
 
 use crate::http::exchange::Exchange;
-use crate::server::files::{Sent, Warmth, sending};
+use crate::server::files::{Sent, Warmth, calls, sending};
 use crate::server::worker::resources::Resources;
 
 use super::outbound::Next;
@@ -68,7 +68,7 @@ impl Relay {
                 Next::File(file, offset, length) if run.is_secure() => {
                     let most = usize::try_from(length).unwrap_or(usize::MAX).min(res.copy.len());
                     let mut copy = std::mem::take(&mut res.copy);
-                    let sent = match rustix::io::pread(file, &mut copy[..most], offset) {
+                    let sent = match calls::read(file, &mut copy[..most], offset) {
                         Ok(0) => Err(Errno::IO),
                         Ok(count) => run.send(&copy[..count], false, res),
                         Err(error) => Err(error),

@@ -46,11 +46,24 @@ const RESERVED_PART: u64 = 16;
 /// How many these are at least and at most.
 const RESERVE: std::ops::RangeInclusive<u64> = 8..=256;
 
-/// The number of a new descriptor from which on descriptors are short: the kernel gives the lowest that is free.
-pub fn short_from() -> RawFd {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let reserve = (limit / RESERVED_PART).clamp(*RESERVE.start(), *RESERVE.end());
-    RawFd::try_from(limit.saturating_sub(reserve)).unwrap_or(RawFd::MAX)
+/// When accepting finds the process's descriptors short.
+#[derive(Clone, Copy, Debug)]
+pub struct Shortage {
+    /// The number of a new descriptor from which on they are short: the kernel gives the lowest that is free.
+    from: RawFd,
+    /// How many connections give way at once: more than are kept, since what comes next takes the lower numbers, and
+    /// says nothing until these are used up.
+    count: usize,
+}
+
+impl Shortage {
+    /// By the process's present limit.
+    pub fn of_process() -> Shortage {
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let reserve = (limit / RESERVED_PART).clamp(*RESERVE.start(), *RESERVE.end());
+        let from = RawFd::try_from(limit.saturating_sub(reserve)).unwrap_or(RawFd::MAX);
+        Shortage { from, count: 2 * reserve as usize }
+    }
 }
 
 /// A listening socket of the worker.
@@ -86,8 +99,8 @@ impl Worker {
             }
             match socket.accept_from() {
                 Ok((accepted, peer)) => {
-                    if accepted.as_raw_fd() >= self.short_from {
-                        self.shed_idle("descriptors");
+                    if accepted.as_raw_fd() >= self.shortage.from {
+                        self.shed_idle("descriptors", self.shortage.count);
                     }
                     let peer = peer.and_then(inet_address);
                     if let Ok(permit) = self.admit(number, &accepted, peer) {
@@ -179,11 +192,12 @@ impl Worker {
     /// Makes sure that one more connection fits: at the limit the idle connections that waited longest give way.
     fn make_room(&mut self) -> bool {
         let limit = self.res.site.main.worker_connections as usize;
-        self.clients.len() - self.lanes < limit || self.shed_idle(&format!("{limit} worker_connections"))
+        self.clients.len() - self.lanes < limit || self.shed_idle(&format!("{limit} worker_connections"), 1)
     }
 
-    /// Closes the idle connections that waited longest, because there are not enough of `what`. Whether there were any.
-    fn shed_idle(&mut self, what: &str) -> bool {
+    /// Closes `least` of the idle connections, those that waited longest, because there is not enough of `what`. Whether
+    /// there were any.
+    fn shed_idle(&mut self, what: &str, least: usize) -> bool {
         let now_ms = self.res.env.now.monotonic_ms;
         let mut idle: Vec<(u64, ClientKey)> = self
             .clients
@@ -196,7 +210,7 @@ impl Worker {
             })
             .collect();
         // A sixteenth at once, so that the search costs each accepted connection little.
-        let count = (idle.len() / 16).max(1).min(idle.len());
+        let count = (idle.len() / 16).max(least).min(idle.len());
         if count == 0 {
             return false;
         }

@@ -95,10 +95,9 @@ pub struct Worker {
     /// When idle connections that gave way were last logged.
     shed_logged_ms: u64,
     refusals: addresses::Refusals,
-    /// The number of a new descriptor from which on they are short.
-    short_from: std::os::fd::RawFd,
     /// The most clients since memory was last given back.
     most_clients: usize,
+    shortage: accept::Shortage,
     /// The open logs of the present site, and the sites before it that may still have requests.
     logs: Arc<OpenLogs>,
     former_sites: Vec<SiteWatch>,
@@ -120,6 +119,9 @@ struct Clock {
     /// The simulation's time.
     #[cfg(test)]
     frozen_ms: Option<u64>,
+    /// What a test adds to the wall clock, in seconds.
+    #[cfg(test)]
+    jump_secs: i64,
 }
 
 impl Clock {
@@ -133,6 +135,8 @@ impl Clock {
             };
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        #[cfg(test)]
+        let wall = Duration::from_secs(wall.as_secs().saturating_add_signed(self.jump_secs));
         Now {
             monotonic_ms: self.base_ms + self.start.elapsed().as_millis() as u64,
             wall_secs: wall.as_secs() as i64,
@@ -149,6 +153,8 @@ impl Worker {
             base_ms: 1000,
             #[cfg(test)]
             frozen_ms: None,
+            #[cfg(test)]
+            jump_secs: 0,
         };
         let now = clock.now();
         let waker = boot.waker.clone();
@@ -188,8 +194,8 @@ impl Worker {
             rest_was_logged: false,
             shed_logged_ms: 0,
             refusals: addresses::Refusals::default(),
-            short_from: std::os::fd::RawFd::MAX,
             most_clients: 0,
+            shortage: accept::Shortage::of_process(),
             logs: boot.logs.clone(),
             former_sites: Vec::new(),
             quit_deadline: None,
@@ -497,7 +503,7 @@ impl Worker {
 
     /// Serves from a new site and accepts from these sockets.
     fn configure(&mut self, site: Arc<Site>, listeners: Vec<WorkerListener>, logs: Arc<OpenLogs>) {
-        self.short_from = accept::short_from();
+        self.shortage = accept::Shortage::of_process();
         let site = SiteHandle::new(site);
         let former = std::mem::replace(&mut self.res.site, site.clone());
         self.res.set_tls_clock();
@@ -809,6 +815,8 @@ fn rustix_hostname() -> Vec<u8> {
     rustix::system::uname().nodename().to_bytes().to_ascii_lowercase()
 }
 
+#[cfg(test)]
+mod disk_faults;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]

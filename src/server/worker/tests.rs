@@ -7,12 +7,13 @@ use super::*;
 use crate::conf::files::MemoryFiles;
 use crate::conf::log_target::LogTarget;
 use crate::http::build::{BuildOptions, build};
+use crate::server::files::faults;
 use crate::server::listeners::ListenerSet;
 use crate::server::pool::Pool;
 
 /// A site of this text with one address, and its listening sockets.
-struct Ground {
-    _folder: tempfile::TempDir,
+pub(super) struct Ground {
+    folder: tempfile::TempDir,
     site: Arc<Site>,
     listeners: ListenerSet,
     address: SocketAddr,
@@ -30,23 +31,53 @@ impl Ground {
         })
     }
 
-    fn of(workers: usize, text: &dyn Fn(SocketAddr, &str) -> String) -> Ground {
+    /// One that passes everything on to the group `u` of these directives.
+    pub(super) fn passing(http: &str) -> Ground {
+        Ground::of(1, &|address, root| {
+            let http = http.replace("{root}", root);
+            format!(
+                "events {{}} http {{ {http} server {{ listen {address}; location / {{ proxy_pass http://u; }} }} }}"
+            )
+        })
+    }
+
+    /// One of the text that is made of its address and its folder.
+    pub(super) fn of(workers: usize, text: &dyn Fn(SocketAddr, &str) -> String) -> Ground {
         let folder = tempfile::tempdir().unwrap();
         let probe = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = probe.local_addr().unwrap();
         drop(probe);
         let text = text(address, &folder.path().display().to_string());
-        let pool = Arc::new(Pool::start(1, 16, || Ok(())).unwrap());
+        for name in ["body", "proxy"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let start = {
+            let plan = faults::present();
+            move || {
+                faults::follow(plan.clone());
+                Ok(())
+            }
+        };
+        let pool = Arc::new(Pool::start(1, 16, start).unwrap());
         let (site, listeners) = site_of(&folder, text, workers);
-        Ground { _folder: folder, site, listeners, address, shared: Arc::default(), pool }
+        Ground { folder, site, listeners, address, shared: Arc::default(), pool }
     }
 
-    fn worker(&self, index: usize, workers: usize) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
+    pub(super) fn worker(
+        &self,
+        index: usize,
+        workers: usize,
+    ) -> (Worker, crossbeam_channel::Sender<WorkerCommand>) {
         worker_of(&self.site, self.listeners.of_worker(index, workers), index, &self.shared, &self.pool)
     }
 
+    /// How many files there are in a folder below its own.
+    pub(super) fn files_in(&self, name: &str) -> usize {
+        std::fs::read_dir(self.folder.path().join(name)).unwrap().count()
+    }
+
     /// A connection of which nothing was asked yet.
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stream
@@ -115,13 +146,13 @@ impl Worker {
         self.round_of(Duration::ZERO);
     }
 
-    fn round_of(&mut self, patience: Duration) {
+    pub(super) fn round_of(&mut self, patience: Duration) {
         let mut events = Events::with_capacity(64);
         self.poll.poll(&mut events, Some(patience)).unwrap();
         self.serve_events(&events, &mut Vec::new());
     }
 
-    fn keys(&self) -> Vec<ClientKey> {
+    pub(super) fn keys(&self) -> Vec<ClientKey> {
         self.clients
             .iter()
             .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
@@ -286,4 +317,45 @@ fn at_the_limit_the_longest_idle_gives_way_and_without_one_accepting_rests() {
     drop(fresh);
     assert!(ask(&mut worker, &mut waits).ends_with("fine"));
     assert!(worker.resting_until_ms.is_none());
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_moves_dates_and_no_deadline() {
+    let ground = Ground::new("", 1);
+    let (mut worker, _commands) = ground.worker(0, 1);
+    let mut kept = ground.connect();
+    let mut begun = ground.connect();
+    let date = |answer: &str| {
+        let text = answer.split("Date: ").nth(1).unwrap().lines().next().unwrap();
+        crate::base::clock::parse_http_date(text.as_bytes()).unwrap()
+    };
+    let before = date(&ask(&mut worker, &mut kept));
+    begun.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    worker.round();
+    for jump in [86_400 * 365, -86_400 * 365 * 3, 7200, -7200, 0] {
+        worker.clock.jump_secs = jump;
+        for _ in 0..3 {
+            worker.round();
+        }
+        // Neither the idle connection nor the one with half a head was timed out, and both are served.
+        assert_eq!(worker.keys().len(), 2, "after {jump} s");
+        let now = date(&ask(&mut worker, &mut kept));
+        assert!((0..60).contains(&(now - before - jump)), "{before} {jump} {now}");
+    }
+    begun.write_all(b"Host: a\r\n\r\n").unwrap();
+    let mut bytes = [0; 4096];
+    begun.set_nonblocking(true).unwrap();
+    let answered = (0..500).any(|_| {
+        worker.round();
+        begun.read(&mut bytes).is_ok_and(|count| bytes[..count].ends_with(b"fine"))
+    });
+    assert!(answered);
+    // A deadline is one of time that has passed.
+    let idle = worker.keys().len();
+    let now_ms = worker.clock.now().monotonic_ms;
+    worker.clock.frozen_ms = Some(now_ms + 80_000);
+    for _ in 0..5 {
+        worker.round();
+    }
+    assert!(idle > 0 && worker.keys().is_empty(), "{idle} connections are kept for 75 s");
 }

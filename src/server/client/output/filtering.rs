@@ -17,7 +17,7 @@ use crate::http::exchange::Exchange;
 use crate::http::modules::slice::PlanStep;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::compressed::{FormKey, LARGEST_FORM};
-use crate::server::files::{Copied, FileIdentity, TURN_BYTES, Warmth, is_unchanged, read_range};
+use crate::server::files::{Copied, FileIdentity, TURN_BYTES, Warmth, calls, is_unchanged, read_range};
 use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Relay};
 use crate::server::worker::resources::Resources;
@@ -531,7 +531,7 @@ fn take_from_upstream(
             let mut buffer = std::mem::take(&mut res.copy);
             let want = want.min(buffer.len());
             // Written a moment ago: as a rule it is in the page cache.
-            let read = rustix::io::pread(file, &mut buffer[..want], offset);
+            let read = calls::read(file, &mut buffer[..want], offset);
             let fed = match read {
                 Ok(count) if count > 0 => {
                     let mut input = &buffer[..count];

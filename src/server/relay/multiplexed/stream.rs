@@ -8,6 +8,7 @@ use crate::http::upstream_call::Call;
 use crate::message::{Fields, RequestFraming};
 use crate::proto::h1::ResponseFault;
 use crate::proto::h2::{ErrorCode, NewRequest, OpenError, StreamLoss};
+use crate::server::files::calls;
 use crate::server::worker::resources::Resources;
 
 use super::super::failure::{Failure, told};
@@ -154,7 +155,7 @@ impl Relay {
                     Next::File(file, offset, length) => {
                         let room = room.min(res.copy.len());
                         let most = usize::try_from(length).unwrap_or(usize::MAX).min(room);
-                        match rustix::io::pread(file, &mut res.copy[..most], offset) {
+                        match calls::read(file, &mut res.copy[..most], offset) {
                             Ok(count) if count > 0 => {
                                 let is_last = outbound.is_last(count);
                                 machine.send_data(stream, &res.copy[..count], is_last, out)
