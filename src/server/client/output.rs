@@ -178,7 +178,7 @@ impl Client {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         active.output.delayed_until_ms = None;
         active.output.starved = false;
-        let pumped = match active.output.is_upstream() {
+        let mut pumped = match active.output.is_upstream() {
             _ if active.output.filtering.is_some() && !self.flags.gone => {
                 self.pump_filtered(&mut active, key, res)
             }
@@ -187,6 +187,7 @@ impl Client {
         };
         if matches!(pumped, Ok(Pumped::Done)) {
             self.finish_stream(&mut active, res);
+            pumped = self.send_postponed(key, res).map(|()| Pumped::Done);
         }
         if let Some(lane) = self.lane() {
             lane.want_turn(matches!(pumped, Ok(Pumped::Blocked | Pumped::Spent)));
@@ -220,6 +221,17 @@ impl Client {
         }
         self.state = State::Active(active);
         Fate::Keep
+    }
+
+    /// Sends what was put off for the sake of a body of which nothing came any more, nor a mark of its end.
+    fn send_postponed(&mut self, key: ClientKey, res: &mut Resources) -> Result<(), Errno> {
+        if self.unsent.is_empty() || !res.out.is_empty() || self.flags.gone {
+            return Ok(());
+        }
+        if !self.flush(res)? {
+            self.want_write(key, res);
+        }
+        Ok(())
     }
 
     /// Whether a small piece of a body may join what the turn has gathered.
