@@ -342,6 +342,27 @@ fn early_hints_pass() {
 }
 
 #[test]
+fn a_body_without_bytes_whose_end_comes_late_holds_the_response_up_no_longer() {
+    let upstream = upstream(|mut peer| {
+        while let Some((stream, ..)) = peer.read_request() {
+            peer.respond(stream, 200, Some(0), &[("trailer", "x-sum")]);
+            // The head is to be there before.
+            std::thread::sleep(Duration::from_millis(100));
+            peer.trailers(stream, &[("x-sum", "0")]);
+        }
+    });
+    let server = Server::start(&format!(
+        "server {{ listen {{port}}; location / {{ proxy_http_version 2; proxy_pass http://127.0.0.1:{}; }} }}",
+        upstream.port()
+    ));
+    let mut client = Client::connect(server.port());
+    for _ in 0..2 {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.read_response().status, 200);
+    }
+}
+
+#[test]
 fn a_hundred_calls_at_a_time_share_few_connections() {
     // Nobody is answered before all are there.
     let there = Arc::new(AtomicUsize::new(0));

@@ -187,6 +187,7 @@ impl Client {
         }
         if matches!(pumped, Ok(Pumped::Done)) {
             self.finish_stream(&mut active, res);
+            pumped = self.send_postponed(key, res).map(|()| Pumped::Done);
         }
         if let Some(lane) = self.lane() {
             lane.want_turn(matches!(pumped, Ok(Pumped::Blocked | Pumped::Spent)));
@@ -262,6 +263,17 @@ impl Client {
             Transport::Stream(_) if self.shares_window() => self.await_client(core.send_timeout, now_ms),
             _ => self.await_reader(core, now_ms),
         }
+    }
+
+    /// Sends what was put off for the sake of a body of which nothing came any more, nor a mark of its end.
+    fn send_postponed(&mut self, key: ClientKey, res: &mut Resources) -> Result<(), Errno> {
+        if self.unsent.is_empty() || !res.out.is_empty() || self.flags.gone {
+            return Ok(());
+        }
+        if !self.flush(res)? {
+            self.want_write(key, res);
+        }
+        Ok(())
     }
 
     /// Whether a small piece of a body may join what the turn has gathered.

@@ -203,7 +203,8 @@ impl H2Peer {
             keep_alive_allowed: true,
             keep_alive_header: None,
             chunked_allowed: true,
-            trailers_expected: false,
+            // What is announced follows.
+            trailers_expected: list.iter().any(|(name, _)| *name == "trailer"),
             upgrade: status == 101,
         };
         self.machine.respond(stream, &head, &options, &mut self.out);

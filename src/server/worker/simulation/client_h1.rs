@@ -133,9 +133,10 @@ impl Client {
     pub fn judge(&self, ledger: &Ledger) -> Result<(), String> {
         law!(
             ledger.faults || self.is_last || self.answered == self.asked.len(),
-            "{} of {} requests were answered, {} of {} bytes sent, slow {}, closed {}",
+            "{} of the requests {:?} were answered, then {:?}, {} of {} bytes sent, slow {}, closed {}",
             self.answered,
-            self.asked.len(),
+            self.asked,
+            self.receipt.as_ref().map(|receipt| (receipt.status, receipt.body.len())),
             self.sent,
             self.script.len(),
             self.is_slow,

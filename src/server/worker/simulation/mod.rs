@@ -184,13 +184,14 @@ impl World<'_> {
 /// Runs the seeds of one stage; see [`World::run`].
 fn run_stage(number: u64, seeds: Range<u64>) -> Result<(usize, usize), String> {
     let mut tally = (0, 0);
-    let mut stage = Stage::new(&mut Dice(!number));
+    let mut stage = Stage::new(&mut Dice(!number), seeds.end - seeds.start == 1);
     let mut upstreams = Upstreams::new(stage.upstreams.clone(), stage.upstreams_speak_h2);
     for seed in seeds {
         let result = World::new(seed, &mut stage, &mut upstreams).run();
         let (asked, good) = result.map_err(|why| {
+            let log = stage.log();
             format!(
-                "seed {seed}: {why}\nwith {}\nagain: THALWEG_SEED={seed} cargo test --lib simulation",
+                "seed {seed}: {why}\nwith {}\n{log}\nagain: THALWEG_SEED={seed} cargo test --lib simulation",
                 stage.text
             )
         })?;

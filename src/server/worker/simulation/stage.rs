@@ -39,7 +39,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(dice: &mut Dice) -> Stage {
+    /// One that a number tells; whether it logs what is worth reading when a single seed is looked at.
+    pub fn new(dice: &mut Dice, logs: bool) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let faults = !dice.one_in(3);
         // Unix sockets deliver at once, but know no reset.
@@ -56,6 +57,8 @@ impl Stage {
             std::fs::write(folder.path().join(format!("s/{number}")), content).unwrap();
         }
         let text = configuration(&front, &upstreams, &root, faults, dice);
+        let log = if logs { format!("error_log {root}/error.log debug;") } else { String::new() };
+        let text = format!("{log} {text}");
         let (site, listeners) = site_of(&folder, text.clone(), 1);
         let (pool, jobs) = Pool::by_hand(JOBS);
         let (mut worker, commands) =
@@ -94,6 +97,15 @@ impl Stage {
     /// Everything that waits for the disk.
     pub fn finish_jobs(&mut self) {
         while self.jobs.run_one() {}
+    }
+
+    /// The error log's end.
+    pub fn log(&mut self) -> String {
+        self.worker.write_logs();
+        self.worker.with_log_time(|sinks, time| {
+            sinks.flush_all(time);
+        });
+        std::fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
 
     /// Files that requests have left behind.
