@@ -123,19 +123,63 @@ pub fn fuzz_value(text: &[u8]) {
     if let (Ok(seconds), Ok(milliseconds)) = (values::parse_time_s(text), values::parse_time_ms(text)) {
         assert_eq!(seconds.checked_mul(1000), Some(milliseconds));
     }
-    let _ = log_target::LogTarget::parse_error_log(text);
-    let _ = log_target::LogTarget::parse_access_log(text);
+    for error in
+        [values::parse_size(text).err(), values::parse_time_s(text).err(), values::parse_time_ms(text).err()]
+    {
+        assert!(error.is_none_or(|error| !error.to_string().is_empty()));
+    }
+    fuzz_log(text);
     let Ok(text) = std::str::from_utf8(text) else { return };
     let words: Vec<&str> = text.split(' ').collect();
-    if let Ok(directive) = listen::ListenDirective::parse(&words) {
-        let _ = directive.addresses(&[]);
-        let _ = directive.addresses(&["127.0.0.1".parse().expect("an address")]);
-    }
+    fuzz_listen(&words);
     if let [pattern, path, ..] = words[..] {
         let _ = glob::matches_path(pattern, path);
         let is_plain = !glob::is_pattern(path) && !path.contains('\\');
         assert!(!is_plain || glob::matches_path(path, path));
         assert!(!is_plain || path == pattern || !glob::matches_path(path, pattern));
+    }
+}
+
+/// A log's target, written as one word, is the same target.
+fn fuzz_log(text: &[u8]) {
+    let targets =
+        [log_target::LogTarget::parse_error_log(text), log_target::LogTarget::parse_access_log(text)];
+    for target in targets.into_iter().flatten() {
+        let word = target.word();
+        let again = match &target {
+            log_target::LogTarget::Stderr => log_target::LogTarget::parse_error_log(&word),
+            _ => log_target::LogTarget::parse_access_log(&word),
+        };
+        assert_eq!(again.as_ref(), Ok(&target), "{}", word.escape_ascii());
+    }
+    let _ = log_target::OpenLogFileCache::parse(text.split(|&byte| byte == b' '));
+}
+
+/// Addresses of one `listen` that are looked at.
+const MOST_ADDRESSES: usize = 20;
+
+/// Every address of a table has one socket that takes its connections, which knows it again by the local address.
+fn fuzz_listen(words: &[&str]) {
+    let Ok(directive) = listen::ListenDirective::parse(words) else { return };
+    let mut table = listen::ListenTable::default();
+    for resolved in [&[][..], &["127.0.0.1".parse().expect("an address")]] {
+        let Ok(addresses) = directive.addresses(resolved) else { continue };
+        // A range of ports is as many addresses; the check below looks at each pair.
+        for (server, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
+            assert!(!address.address.to_string().is_empty());
+            let _ = table.add(server, address);
+        }
+    }
+    let plans = table.sockets();
+    for (place, shared) in table.addresses().iter().enumerate() {
+        let local = match &shared.address {
+            listen::ListenAddress::Inet(address) => Some(address.ip()),
+            listen::ListenAddress::Unix(_) => None,
+        };
+        let takes = |plan: &&listen::SocketPlan| {
+            plan.address_of(None) == place || plan.needs_local_address() && plan.address_of(local) == place
+        };
+        assert_eq!(plans.iter().filter(takes).count(), 1, "{}", shared.address);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::{
     Certificate, Certificates, ClientAuth, MAX_RECORD, Primitives, Received, ServerOptions, ServerTls,
-    ServerTlsConfig, TlsClock, Trust, pem,
+    ServerTlsConfig, TlsClock, Trust, pem, private_key,
 };
 
 /// A server without certificates: every ClientHello is read, and none is served.
@@ -85,6 +85,9 @@ pub fn fuzz_certificate(der: &[u8]) {
     pem::append("CERTIFICATE", der, &mut text);
     assert_eq!(pem::of_label(&text, "CERTIFICATE"), Ok(vec![der.to_vec()]));
     let _ = pem::sections(der);
+    if let Err(message) = private_key::load(der, &[b"wrong".to_vec(), b"secret".to_vec()]) {
+        assert!(!message.is_empty());
+    }
     let Ok(certificate) = Certificate::parse(der) else { return };
     let mut out = Vec::new();
     certificate.append_subject(&mut out);
@@ -97,4 +100,10 @@ pub fn fuzz_certificate(der: &[u8]) {
     super::append_time(certificate.not_after(), &mut out);
     assert!(certificate.days_left(0) >= 0);
     certificate.fallback_name();
+    if certificate.is_self_issued() {
+        let (mut subject, mut issuer) = (Vec::new(), Vec::new());
+        certificate.append_subject(&mut subject);
+        certificate.append_issuer(&mut issuer);
+        assert_eq!(subject, issuer);
+    }
 }

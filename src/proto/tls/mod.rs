@@ -23,6 +23,7 @@ mod facts;
 pub mod fuzz;
 mod machine;
 pub mod names;
+pub mod pair_fuzz;
 pub mod pem;
 mod private_key;
 mod server;
