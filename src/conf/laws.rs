@@ -66,6 +66,9 @@ fn check_span(span: Span, sources: &SourceMap) {
     assert!(span.start <= span.end && span.end as usize <= sources.source(span.file).text.len());
     let (line, column) = sources.line_column(span);
     assert!(line >= 1 && column >= 1);
+    let text = sources.text(span);
+    assert_eq!(text.len(), (span.end - span.start) as usize);
+    assert!(sources.source(span.file).line_text(line).len() + 1 >= column as usize);
 }
 
 /// Whether two trees say the same, wherever their words stand.
@@ -84,10 +87,18 @@ fn same(one: &[Directive], other: &[Directive]) -> bool {
 /// A text is a template or gets an error; a template, written with braces around its names, is the same template.
 pub fn fuzz_template(text: &[u8]) {
     let mut names = VariableNames::default();
-    let Ok(template) = Template::parse(text, &mut names) else {
-        assert!(text.contains(&b'$'), "text without a dollar is a template");
-        return;
+    let template = match Template::parse(text, &mut names) {
+        Ok(template) => template,
+        Err(error) => {
+            assert!(
+                text.contains(&b'$') && !error.to_string().is_empty(),
+                "text without a dollar is a template"
+            );
+            return;
+        }
     };
+    assert_eq!(template.has_captures(), template.parts().iter().any(|part| matches!(part, Part::Capture(_))));
+    assert!(template.variables().all(|id| names.names().get(id.0 as usize).is_some()));
     let mut written = Vec::new();
     for part in template.parts() {
         match part {
@@ -112,7 +123,9 @@ pub fn fuzz_template(text: &[u8]) {
 /// One argument, read in every way that arguments are read: none panics; a plain number is the same size, offset and
 /// number of seconds; milliseconds and seconds agree.
 pub fn fuzz_value(text: &[u8]) {
-    let _ = values::parse_flag(text);
+    if let Err(error) = values::parse_flag(text) {
+        assert!(!error.to_string().is_empty());
+    }
     if let Ok(number) = values::parse_number(text) {
         assert_eq!(values::parse_size(text), Ok(number));
         assert_eq!(values::parse_time_s(text), Ok(number));
@@ -146,6 +159,7 @@ fn fuzz_log(text: &[u8]) {
         [log_target::LogTarget::parse_error_log(text), log_target::LogTarget::parse_access_log(text)];
     for target in targets.into_iter().flatten() {
         let word = target.word();
+        assert_eq!(target.is_syslog(), word.starts_with(b"syslog:"));
         let again = match &target {
             log_target::LogTarget::Stderr => log_target::LogTarget::parse_error_log(&word),
             _ => log_target::LogTarget::parse_access_log(&word),

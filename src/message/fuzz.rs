@@ -1,8 +1,8 @@
 //! Laws of the helpers here, for property tests and fuzz targets. Each panics where its law is broken.
 
 use super::{
-    Fields, RangeRequest, RequestHead, check_unsafe_uri, if_match, if_none_match, normalize_uri,
-    parse_ranges, validate_host,
+    Fields, RangeRequest, RequestHead, check_unsafe_uri, if_match, if_none_match, if_range_is_etag,
+    normalize_uri, parse_ranges, validate_host,
 };
 
 /// A normal path is rooted, not longer than the target, holds no NUL, no dot segment, and (with `merge_slashes`) no
@@ -61,6 +61,7 @@ pub fn fuzz_unsafe_uri(text: &[u8]) {
 /// A tag is found in a list of itself, wherever it stands there; a strong match is a weak one too.
 pub fn fuzz_entity_tags(tag: &[u8], list: &[u8]) {
     assert_eq!(if_match(list, None), list == b"*");
+    assert!(if_range_is_etag(tag) == (tag.len() > 1 && tag.ends_with(b"\"")));
     let is_tag = tag.len() > 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"") && !tag.contains(&b',');
     if is_tag {
         assert!(!if_match(list, Some(tag)) || if_none_match(list, Some(tag)));

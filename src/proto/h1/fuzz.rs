@@ -105,8 +105,8 @@ fn describe(head: &RequestHead) -> String {
         .map(|(_, name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
         .collect();
     format!(
-        "head {:?} {} target {} authority {} host {}:{:?} {:?} {} {} [{}] ignored {} {}",
-        head.version,
+        "head {} {} target {} authority {} host {}:{:?} {:?} {} {} [{}] ignored {} {}",
+        head.version.as_str(),
         head.text(head.request_line).escape_ascii(),
         head.target().escape_ascii(),
         head.text(head.authority).escape_ascii(),

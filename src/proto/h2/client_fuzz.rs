@@ -115,6 +115,7 @@ pub fn fuzz_client(operations: &[u8], wire: &[u8]) {
         }
         assert!(driven.client.open_streams() <= SMALL_CONFIG.max_concurrent_streams as usize);
         assert!(!driven.failed || driven.client.free_streams() == 0);
+        assert!(driven.client.limit_counts().iter().all(|count| *count <= bytes.len() as u32 + 1));
     }
     let frames = driven.out.strip_prefix(PREFACE).expect("a client begins with its preface");
     frames_of(frames);

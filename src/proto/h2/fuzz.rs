@@ -8,7 +8,7 @@ use crate::proto::h1::{HeadLimits, RespondOptions};
 use super::frame::{DEFAULT_MAX_FRAME_SIZE, HEADER_LENGTH};
 use super::hpack::{Budget, Decoded, Decoder, Encoder, Indexing};
 use super::{
-    Client, ClientEvent, Config, ErrorCode, Frame, FrameHeader, NewRequest, PREFACE, Priority, Server,
+    Client, ClientEvent, Config, ErrorCode, Frame, FrameHeader, Limit, NewRequest, PREFACE, Priority, Server,
     ServerEvent, StreamKey, is_preface,
 };
 
@@ -215,6 +215,8 @@ pub(super) fn transcript(bytes: &[u8], step: usize) -> Vec<String> {
         }
     }
     events.push(format!("amid a frame {}", server.is_amid_frame()));
+    let noted = Limit::ALL.iter().zip(server.limit_counts()).filter(|(_, count)| **count > 0);
+    events.push(format!("noted {:?}", noted.map(|(limit, _)| limit.name()).collect::<Vec<_>>()));
     let mut left: Vec<_> = bodies.into_iter().collect();
     left.sort();
     events.push(format!("open {left:?}"));

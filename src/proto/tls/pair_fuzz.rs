@@ -11,6 +11,8 @@ use super::{
 /// When these certificates are valid, but for those that are not meant to be.
 const NOW: u64 = 1_900_000_000;
 const CA: &[u8] = include_bytes!("fixtures/ca.pem");
+const SELF_SIGNED: &[u8] = include_bytes!("fixtures/self.pem");
+const EXPIRED: &[u8] = include_bytes!("fixtures/server-expired.pem");
 const REVOKED: &[u8] = include_bytes!("fixtures/ca.crl");
 /// Rounds of delivery after which a handshake must be over, however small the pieces.
 const MOST_ROUNDS: usize = 100_000;
@@ -92,6 +94,14 @@ fn primitives(ciphers: &str, groups: &str, versions: Versions) -> Option<Primiti
     is_usable.then_some(primitives)
 }
 
+/// By what certificates are measured: the authority, perhaps with its list of revoked ones, or (with `k`) only such as
+/// vouch for themselves.
+fn trust(wishes: &Wishes<'_>) -> Trust {
+    let revocations: &[&[u8]] = if wishes.has(b'r') { &[REVOKED] } else { &[] };
+    let trusted: &[&[u8]] = if wishes.has(b'k') { &[SELF_SIGNED, EXPIRED] } else { &[CA] };
+    Trust::new(trusted, revocations, 1).expect("trust")
+}
+
 fn server_config(
     wishes: &Wishes<'_>,
     primitives: Primitives,
@@ -102,7 +112,6 @@ fn server_config(
         Some(at) => vec![pairs[at % pairs.len()].clone()],
         None => pairs[..2].to_vec(),
     };
-    let revocations: &[&[u8]] = if wishes.has(b'r') { &[REVOKED] } else { &[] };
     let options = ServerOptions {
         primitives,
         prefer_server_ciphers: wishes.has(b'p'),
@@ -114,9 +123,14 @@ fn server_config(
             _ => ClientAuth::Off,
         },
         client_authorities: vec![CA.into()],
-        client_trust: Arc::new(Trust::new(&[CA], revocations, 1).expect("an authority")),
+        client_trust: Arc::new(trust(wishes)),
         sessions: wishes.has(b's').then(|| Arc::new(SessionCache::new(1 << 20, 300, Arc::clone(clock)))),
-        tickets: wishes.has(b't').then(|| Arc::new(TicketKeys::random(300, Arc::clone(clock)))),
+        tickets: match wishes.number(b'T') {
+            Some(size) => {
+                TicketKeys::from_files(&[&[7; 80][..size * 16 % 96]], 300, Arc::clone(clock)).map(Arc::new)
+            }
+            None => wishes.has(b't').then(|| Arc::new(TicketKeys::random(300, Arc::clone(clock)))),
+        },
         early_data: wishes.has(b'e'),
         record_size: if wishes.has(b'm') { 100 } else { MAX_RECORD },
         protocols: if wishes.has(b'h') { vec![b"h2".to_vec(), b"http/1.1".to_vec()] } else { Vec::new() },
@@ -126,26 +140,30 @@ fn server_config(
     };
     let config = ServerTlsConfig::new(options).ok()?;
     assert!(!config.certificates().pairs().is_empty());
-    Some(Arc::new(match wishes.has(b'H') {
-        true => config.with_protocols(&[b"http/1.1"]),
-        false => config,
+    let config = if wishes.has(b'H') { config.with_protocols(&[b"http/1.1"]) } else { config };
+    if wishes.has(b'R') {
+        config.certificates().replace(pairs[..1].to_vec());
+    }
+    let others = wishes.has(b'W').then(|| Arc::new(Certificates::new(pairs[1..2].to_vec())));
+    Some(Arc::new(match others {
+        Some(others) => config.with_certificates(others),
+        None => config,
     }))
 }
 
 fn client_config(wishes: &Wishes<'_>, versions: Versions, clock: &Arc<TlsClock>) -> Option<ClientTlsConfig> {
     let pairs = client_pairs();
-    let revocations: &[&[u8]] = if wishes.has(b'r') { &[REVOKED] } else { &[] };
-    let trust = Trust::new(&[CA], revocations, 1).expect("an authority");
     let options = ClientOptions {
         primitives: Primitives { versions, ..Primitives::default() },
         certificate: wishes.number(b'C').map(|at| pairs[at % pairs.len()].clone()),
-        trust: wishes.has(b'v').then(|| Arc::new(trust)),
+        trust: wishes.has(b'v').then(|| Arc::new(trust(wishes))),
         send_name: !wishes.has(b'n'),
         reuse_sessions: wishes.has(b'u'),
         protocols: if wishes.has(b'h') { vec![b"http/1.1".to_vec()] } else { Vec::new() },
         clock: Arc::clone(clock),
     };
-    ClientTlsConfig::new(options).ok()
+    let config = ClientTlsConfig::new(options).ok()?;
+    Some(if wishes.has(b'w') { config.with_certificate(pairs[0].clone()) } else { config })
 }
 
 /// Both ends of a connection, and what is on its way.
