@@ -12,7 +12,9 @@ use crate::http::modules::mp4;
 use crate::http::modules::ssi;
 use crate::http::modules::table_laws;
 use crate::http::{build, location_tree, server_names};
-use crate::message::fuzz::{fuzz_entity_tags, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri};
+use crate::message::fuzz::{
+    fuzz_entity_tags, fuzz_fields, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri,
+};
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
 use crate::proto::{h1, h2, memcached, proxy_protocol, tls};
@@ -31,10 +33,12 @@ pub const LAWS: &[Law] = &[
     ("dns_answer", dns_answer),
     ("entity_tags", entity_tags),
     ("escapes", escapes),
+    ("fields", fields),
     ("geo_file", geo_file),
     ("h1_connection", h1_connection),
     ("h1_request", h1_request),
     ("h1_response", h1_response),
+    ("h2_client", h2_client),
     ("h2_frames", h2_frames),
     ("h2_pair", h2_pair),
     ("h2_server", h2_server),
@@ -54,6 +58,7 @@ pub const LAWS: &[Law] = &[
     ("ssi", ssi_page),
     ("template", template),
     ("tls_hello", tls_hello),
+    ("tls_pair", tls_pair),
     ("unsafe_uri", unsafe_uri),
     ("uri_normalise", uri_normalise),
     ("values", values),
@@ -154,6 +159,13 @@ pub fn h2_frames(data: &[u8]) {
     h2::fuzz::fuzz_server_bytes(data, step(data));
 }
 
+/// An HTTP/2 client: operations of two bytes each on the first line (`0` to `:` and how much), then what a server sends
+/// behind its SETTINGS.
+pub fn h2_client(data: &[u8]) {
+    let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
+    h2::client_fuzz::fuzz_client(&data[..end], data.get(end + 1..).unwrap_or_default());
+}
+
 /// Operations of two bytes each (`0` to `5` and how much) on an HTTP/2 client and a server, wired back to back.
 pub fn h2_pair(data: &[u8]) {
     h2::fuzz::fuzz_pair(&data[..data.len().min(MOST_LINES)], 1);
@@ -223,6 +235,12 @@ pub fn tls_hello(data: &[u8]) {
     tls::fuzz::fuzz_hello(data, step(data));
 }
 
+/// Both sides of TLS: what they are made of in letters, cipher suites, groups, the upstream's name, each on a line; then
+/// operations of two bytes each (`0` to `5` and how much).
+pub fn tls_pair(data: &[u8]) {
+    tls::pair_fuzz::fuzz_pair(&data[..data.len().min(2 * MOST_LINES)]);
+}
+
 /// A certificate's DER; also read as PEM.
 pub fn certificate(data: &[u8]) {
     tls::fuzz::fuzz_certificate(data);
@@ -256,6 +274,11 @@ pub fn range_header(data: &[u8]) {
 pub fn entity_tags(data: &[u8]) {
     let end = memchr::memchr(b'\n', data).unwrap_or(data.len());
     fuzz_entity_tags(&data[..end], data.get(end + 1..).unwrap_or_default());
+}
+
+/// Operations on field lines, each on a line: `+Name:value`, `-Name`, `=Name:value`, `.`.
+pub fn fields(data: &[u8]) {
+    fuzz_fields(&data[..data.len().min(MOST_LINES * MOST_LINES / 10)]);
 }
 
 /// A Host field or authority.

@@ -46,6 +46,8 @@ http {
     server_tokens off;
     port_in_redirect off;
     client_header_buffer_size 4k;
+    # nginx waits this long for what a client sends behind a refusal, also where the client has ended.
+    lingering_timeout 100ms;
     server {
         listen {port};
         location / {

@@ -66,6 +66,10 @@ fn check_span(span: Span, sources: &SourceMap) {
     assert!(span.start <= span.end && span.end as usize <= sources.source(span.file).text.len());
     let (line, column) = sources.line_column(span);
     assert!(line >= 1 && column >= 1);
+    let text = sources.text(span);
+    assert_eq!(text.len(), (span.end - span.start) as usize);
+    // A span may begin behind the carriage return of a line's end, which is not of its text.
+    assert!(sources.source(span.file).line_text(line).len() + 2 >= column as usize);
 }
 
 /// Whether two trees say the same, wherever their words stand.
@@ -84,10 +88,18 @@ fn same(one: &[Directive], other: &[Directive]) -> bool {
 /// A text is a template or gets an error; a template, written with braces around its names, is the same template.
 pub fn fuzz_template(text: &[u8]) {
     let mut names = VariableNames::default();
-    let Ok(template) = Template::parse(text, &mut names) else {
-        assert!(text.contains(&b'$'), "text without a dollar is a template");
-        return;
+    let template = match Template::parse(text, &mut names) {
+        Ok(template) => template,
+        Err(error) => {
+            assert!(
+                text.contains(&b'$') && !error.to_string().is_empty(),
+                "text without a dollar is a template"
+            );
+            return;
+        }
     };
+    assert_eq!(template.has_captures(), template.parts().iter().any(|part| matches!(part, Part::Capture(_))));
+    assert!(template.variables().all(|id| names.names().get(id.0 as usize).is_some()));
     let mut written = Vec::new();
     for part in template.parts() {
         match part {
@@ -112,7 +124,9 @@ pub fn fuzz_template(text: &[u8]) {
 /// One argument, read in every way that arguments are read: none panics; a plain number is the same size, offset and
 /// number of seconds; milliseconds and seconds agree.
 pub fn fuzz_value(text: &[u8]) {
-    let _ = values::parse_flag(text);
+    if let Err(error) = values::parse_flag(text) {
+        assert!(!error.to_string().is_empty());
+    }
     if let Ok(number) = values::parse_number(text) {
         assert_eq!(values::parse_size(text), Ok(number));
         assert_eq!(values::parse_time_s(text), Ok(number));
@@ -123,19 +137,64 @@ pub fn fuzz_value(text: &[u8]) {
     if let (Ok(seconds), Ok(milliseconds)) = (values::parse_time_s(text), values::parse_time_ms(text)) {
         assert_eq!(seconds.checked_mul(1000), Some(milliseconds));
     }
-    let _ = log_target::LogTarget::parse_error_log(text);
-    let _ = log_target::LogTarget::parse_access_log(text);
+    for error in
+        [values::parse_size(text).err(), values::parse_time_s(text).err(), values::parse_time_ms(text).err()]
+    {
+        assert!(error.is_none_or(|error| !error.to_string().is_empty()));
+    }
+    fuzz_log(text);
     let Ok(text) = std::str::from_utf8(text) else { return };
     let words: Vec<&str> = text.split(' ').collect();
-    if let Ok(directive) = listen::ListenDirective::parse(&words) {
-        let _ = directive.addresses(&[]);
-        let _ = directive.addresses(&["127.0.0.1".parse().expect("an address")]);
-    }
+    fuzz_listen(&words);
     if let [pattern, path, ..] = words[..] {
         let _ = glob::matches_path(pattern, path);
         let is_plain = !glob::is_pattern(path) && !path.contains('\\');
         assert!(!is_plain || glob::matches_path(path, path));
         assert!(!is_plain || path == pattern || !glob::matches_path(path, pattern));
+    }
+}
+
+/// A log's target, written as one word, is the same target.
+fn fuzz_log(text: &[u8]) {
+    let targets =
+        [log_target::LogTarget::parse_error_log(text), log_target::LogTarget::parse_access_log(text)];
+    for target in targets.into_iter().flatten() {
+        let word = target.word();
+        assert_eq!(target.is_syslog(), word.starts_with(b"syslog:"));
+        let again = match &target {
+            log_target::LogTarget::Stderr => log_target::LogTarget::parse_error_log(&word),
+            _ => log_target::LogTarget::parse_access_log(&word),
+        };
+        assert_eq!(again.as_ref(), Ok(&target), "{}", word.escape_ascii());
+    }
+    let _ = log_target::OpenLogFileCache::parse(text.split(|&byte| byte == b' '));
+}
+
+/// Addresses of one `listen` that are looked at.
+const MOST_ADDRESSES: usize = 20;
+
+/// Every address of a table has one socket that takes its connections, which knows it again by the local address.
+fn fuzz_listen(words: &[&str]) {
+    let Ok(directive) = listen::ListenDirective::parse(words) else { return };
+    let mut table = listen::ListenTable::default();
+    for resolved in [&[][..], &["127.0.0.1".parse().expect("an address")]] {
+        let Ok(addresses) = directive.addresses(resolved) else { continue };
+        // A range of ports is as many addresses; the check below looks at each pair.
+        for (server, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
+            assert!(!address.address.to_string().is_empty());
+            let _ = table.add(server, address);
+        }
+    }
+    let plans = table.sockets();
+    for (place, shared) in table.addresses().iter().enumerate() {
+        let local = match &shared.address {
+            listen::ListenAddress::Inet(address) => Some(address.ip()),
+            listen::ListenAddress::Unix(_) => None,
+        };
+        let takes = |plan: &&listen::SocketPlan| {
+            plan.address_of(None) == place || plan.needs_local_address() && plan.address_of(local) == place
+        };
+        assert_eq!(plans.iter().filter(takes).count(), 1, "{}", shared.address);
     }
 }
 

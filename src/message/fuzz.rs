@@ -1,7 +1,8 @@
 //! Laws of the helpers here, for property tests and fuzz targets. Each panics where its law is broken.
 
 use super::{
-    RangeRequest, check_unsafe_uri, if_match, if_none_match, normalize_uri, parse_ranges, validate_host,
+    Fields, RangeRequest, RequestHead, check_unsafe_uri, if_match, if_none_match, if_range_is_etag,
+    normalize_uri, parse_ranges, validate_host,
 };
 
 /// A normal path is rooted, not longer than the target, holds no NUL, no dot segment, and (with `merge_slashes`) no
@@ -60,6 +61,7 @@ pub fn fuzz_unsafe_uri(text: &[u8]) {
 /// A tag is found in a list of itself, wherever it stands there; a strong match is a weak one too.
 pub fn fuzz_entity_tags(tag: &[u8], list: &[u8]) {
     assert_eq!(if_match(list, None), list == b"*");
+    assert!(if_range_is_etag(tag) == (tag.len() > 1 && tag.ends_with(b"\"")));
     let is_tag = tag.len() > 2 && tag.starts_with(b"\"") && tag.ends_with(b"\"") && !tag.contains(&b',');
     if is_tag {
         assert!(!if_match(list, Some(tag)) || if_none_match(list, Some(tag)));
@@ -69,5 +71,60 @@ pub fn fuzz_entity_tags(tag: &[u8], list: &[u8]) {
         assert!(if_match(&[list, b", ", tag].concat(), Some(tag)));
         assert!(if_match(&[tag, b" , ", list].concat(), Some(tag)));
         assert!(if_none_match(&[b"W/", tag, b",", list].concat(), Some(tag)));
+    }
+}
+
+/// Lines of `operation name: value`, done to a head's fields and to a plain list, leave the same lines in the same order,
+/// and what is known of a name by its number is what is found by its text. Operations: `+` pushes, `-` removes, `=` sets
+/// (in a head: replaces), `.` clears.
+pub fn fuzz_fields(operations: &[u8]) {
+    let mut fields = Fields::default();
+    let mut head = RequestHead::default();
+    let mut model: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
+    for line in operations.split(|&byte| byte == b'\n') {
+        let Some((&what, line)) = line.split_first() else { continue };
+        let colon = memchr::memchr(b':', line).unwrap_or(line.len());
+        let (name, value) = (&line[..colon], line.get(colon + 1..).unwrap_or_default());
+        let is_other = |(other, _): &(Vec<u8>, Vec<u8>)| !other.eq_ignore_ascii_case(name);
+        match what {
+            b'+' => {
+                fields.push(name, value);
+                head.push(name, value);
+                model.push((name.to_vec(), value.to_vec()));
+            }
+            b'-' => {
+                fields.remove(name);
+                head.replace(name, std::iter::empty());
+                model.retain(is_other);
+            }
+            b'=' => {
+                fields.set(name, value);
+                head.replace(name, [value].into_iter());
+                model.retain(is_other);
+                model.push((name.to_vec(), value.to_vec()));
+            }
+            b'.' => {
+                fields.clear_lines();
+                head.clear();
+                model.clear();
+            }
+            _ => {}
+        }
+    }
+    for list in [&fields, &head.fields] {
+        let lines = list.iter().map(|(_, name, value)| (name.to_vec(), value.to_vec()));
+        assert!(lines.eq(model.iter().cloned()));
+        assert!(list.capacity() >= list.text().len() && list.is_empty() == model.is_empty());
+        for (field, name, value) in list.iter() {
+            assert!(list.named(name).any(|other| other == value));
+            assert!(list.all(field.id).any(|other| other == value));
+        }
+    }
+    for (name, _) in &model {
+        let id = super::FieldName::of(name);
+        if id != super::FieldName::Other {
+            assert!(head.has(id) && head.field(id) == head.fields.named(name).next());
+            assert_eq!(head.field(id), fields.first(id));
+        }
     }
 }

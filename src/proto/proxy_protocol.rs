@@ -269,8 +269,20 @@ pub fn fuzz_proxy_protocol(bytes: &[u8], step: usize) {
     };
     let whole = run(bytes.len());
     assert_eq!(whole, run(step));
+    assert!(whole.as_ref().err().is_none_or(|error| !error.to_string().is_empty()));
     if let Ok(Some((header, _))) = whole {
-        for name in ["alpn", "ssl", "ssl_cn", "0x30"] {
+        for name in [
+            "alpn",
+            "ssl",
+            "ssl_cn",
+            "ssl_cipher",
+            "ssl_sig_alg",
+            "ssl_key_alg",
+            "ssl_0x21",
+            "ssl_x",
+            "0x30",
+            "0xzz",
+        ] {
             let _ = header.tlv(name);
         }
         let _ = header.ssl_verify();

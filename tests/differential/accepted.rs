@@ -124,6 +124,25 @@ pub const ACCEPTED: &[Accepted] = &[
         explains: |exchange| exchange.we_refuse() && exchange.lines().any(|line| !line.contains(&b':')),
     },
     Accepted {
+        what: "a trailer line without a colon, or with a bare CR, is 400",
+        why: "RFC 9112 section 7.1.2: trailer fields are fields; nginx looks at their line ends only",
+        example: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\r\n\r\n",
+        explains: |exchange| {
+            let is_bad = |line: &&[u8]| !line.contains(&b':') || has_bare_cr(line);
+            exchange.we_refuse()
+                && exchange.count(b"transfer-encoding") > 0
+                && exchange.behind_last_chunk().is_some_and(|line| is_bad(&line))
+        },
+    },
+    Accepted {
+        what: "a bare LF in the framing of a chunked body is 400",
+        why: "as in nginx since 1.27 (RFC 9112 section 7.1); 1.22 takes it",
+        example: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\nx\n0\n\n",
+        explains: |exchange| {
+            exchange.we_refuse() && exchange.count(b"transfer-encoding") > 0 && exchange.has_bare_lf_in_body()
+        },
+    },
+    Accepted {
         what: "fields of one name are joined in $http_NAME",
         why: "as nginx does since 1.23; 1.22 shows the first",
         example: b"GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\nX: 2\r\n\r\n",
@@ -208,10 +227,40 @@ impl Exchange {
         }
     }
 
-    /// Lines that are not empty, behind the first, without their ends.
+    /// Lines of heads, without the request lines and the ends of lines. Bodies, as far as they can be told, do not count.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut is_head = false;
+        let mut is_first = true;
+        self.bytes.split(|&byte| byte == b'\n').filter_map(move |line| {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                (is_head, is_first) = (false, true);
+                return None;
+            }
+            if is_first {
+                (is_head, is_first) = (find(line, b"HTTP/"), false);
+                return None;
+            }
+            is_head.then_some(line)
+        })
+    }
+
+    /// Whether behind an empty line there is an LF without its CR.
+    fn has_bare_lf_in_body(&self) -> bool {
+        let ends = [&b"\n\r\n"[..], b"\n\n"]
+            .map(|end| memchr::memmem::find(&self.bytes, end).map(|at| at + end.len()));
+        let start = ends.into_iter().flatten().min().unwrap_or(self.bytes.len());
+        let body = &self.bytes[start..];
+        body.iter().enumerate().any(|(at, &byte)| byte == b'\n' && (at == 0 || body[at - 1] != b'\r'))
+    }
+
+    /// The line behind the last chunk of the first body.
+    fn behind_last_chunk(&self) -> Option<&[u8]> {
         let strip = |line| <[u8]>::strip_suffix(line, b"\r").unwrap_or(line);
-        self.bytes.split(|&byte| byte == b'\n').skip(1).map(strip).filter(|line| !line.is_empty())
+        let mut lines = self.bytes.split(|&byte| byte == b'\n').map(strip);
+        lines.find(|line| line.is_empty())?;
+        lines.find(|line| line.starts_with(b"0"))?;
+        lines.next().filter(|line| !line.is_empty())
     }
 
     /// Names and values of all lines that have a colon; values with the spaces around them.

@@ -2,8 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use crate::conf::dump;
 use crate::conf::files::MemoryFiles;
+use crate::conf::log_list::LogList;
 use crate::conf::log_target::LogTarget;
+use crate::conf::main_settings::{MainSettings, effective_environment};
 use crate::conf::render::{self, Style};
 
 use super::{BuildOptions, build};
@@ -31,6 +34,28 @@ pub fn fuzz_build(data: &[u8]) {
     }
     let text = render::render(&built.diagnostics, &built.sources, Style::rich());
     assert_eq!(text.is_empty(), built.diagnostics.is_empty());
+    let mut dumped = Vec::new();
+    dump::dump(&built.sources, &mut dumped).expect("a vector takes everything");
+    assert!(dumped.len() > data.len() && memchr::memmem::find(&dumped, data).is_some());
+    if let Some(site) = &built.site {
+        check_main(&site.main);
+        assert!(site.listens.sockets().len() <= site.listens.addresses().len());
+        let again = LogList::after(&site.logs);
+        assert!(again.entries().is_empty());
+    }
+}
+
+/// Workers, processors and environment are within what the machine has.
+fn check_main(main: &MainSettings) {
+    let (available, inherited) = ([0, 2, 3], [("PATH".to_owned(), "/bin".to_owned())]);
+    let workers = main.worker_processes.resolve(available.len());
+    assert!(workers >= 1);
+    for worker in 0..workers.min(8) {
+        let chosen = main.worker_cpu_affinity.of_worker(worker, &available);
+        assert!(chosen.is_none_or(|chosen| !chosen.is_empty()));
+    }
+    let environment = effective_environment(&main.env, &inherited);
+    assert!(environment.len() <= main.env.len() + 1);
 }
 
 #[cfg(test)]

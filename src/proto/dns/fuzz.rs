@@ -31,6 +31,14 @@ pub fn fuzz_reply(message: &[u8], name: &DnsName, record: RecordType) {
 /// Law: a question is read back as what it asks, and is no reply; with the bit of a reply set it says that there is
 /// nothing.
 pub fn law_question_is_echoed(id: u16, name: &DnsName, record: RecordType) {
+    assert_eq!(DnsName::parse(name.to_string().as_bytes()).as_ref(), Ok(name));
+    for service in ["http", "a.b"] {
+        let of_service = DnsName::of_service(service, name);
+        assert!(
+            of_service.is_err()
+                || of_service.is_ok_and(|longer| longer.to_string().ends_with(&name.to_string()))
+        );
+    }
     let mut message = write_query(id, name, record);
     assert!((17..=271).contains(&message.len()));
     assert_eq!(read_reply(&message, id, name, record), Err(ReplyError::NotOurs));

@@ -105,8 +105,8 @@ fn describe(head: &RequestHead) -> String {
         .map(|(_, name, value)| format!("{}={}", name.escape_ascii(), value.escape_ascii()))
         .collect();
     format!(
-        "head {:?} {} target {} authority {} host {}:{:?} {:?} {} {} [{}] ignored {} {}",
-        head.version,
+        "head {} {} target {} authority {} host {}:{:?} {:?} {} {} [{}] ignored {} {}",
+        head.version.as_str(),
         head.text(head.request_line).escape_ascii(),
         head.target().escape_ascii(),
         head.text(head.authority).escape_ascii(),
@@ -212,15 +212,21 @@ pub fn fuzz_connection(operations: &[u8], wire: &[u8]) {
                 bytes.extend_from_slice(&rest[..fresh]);
                 rest = &rest[fresh..];
                 let mut input = &bytes[..];
+                let mut is_head = false;
                 match connection.read(&mut input, &SMALL_LIMITS, &mut head) {
                     Ok(event) => {
                         assert!(!failed || event == Event::Paused);
                         responded &= event != Event::Head;
+                        is_head = event == Event::Head;
                     }
                     Err(_) => {
                         assert!(!failed, "one error a connection");
                         failed = true;
                     }
+                }
+                if is_head && amount % 3 == 0 && connection.check_body(input).is_err() {
+                    assert!(!failed, "one error a connection");
+                    failed = true;
                 }
                 if connection.hold(input).is_err() {
                     assert!(input.len() > HOLD_LIMIT || !connection.is_idle());
@@ -232,6 +238,12 @@ pub fn fuzz_connection(operations: &[u8], wire: &[u8]) {
                 let mut response = ResponseHead { status, ..ResponseHead::default() };
                 if amount & 4 != 0 {
                     response.set_content_length(amount as u64);
+                }
+                if amount & 16 != 0 {
+                    response.last_modified_text =
+                        Some(response.fields.store(b"Sun, 06 Nov 1994 08:49:37 GMT"));
+                    response.set_location(b"/a\r\nb");
+                    response.accept_ranges = true;
                 }
                 let options = RespondOptions { chunked_allowed: amount & 8 != 0, ..options() };
                 let framing = connection.respond(&response, &options, &mut out);

@@ -8,8 +8,8 @@ use crate::proto::h1::{HeadLimits, RespondOptions};
 use super::frame::{DEFAULT_MAX_FRAME_SIZE, HEADER_LENGTH};
 use super::hpack::{Budget, Decoded, Decoder, Encoder, Indexing};
 use super::{
-    Client, ClientEvent, Config, ErrorCode, Frame, FrameHeader, NewRequest, PREFACE, Server, ServerEvent,
-    StreamKey,
+    Client, ClientEvent, Config, ErrorCode, Frame, FrameHeader, Limit, NewRequest, PREFACE, Priority, Server,
+    ServerEvent, StreamKey, is_preface,
 };
 
 /// Frames that are no error read as they were written, and the rest is refused without a panic. Every frame is a header and
@@ -51,7 +51,9 @@ fn decode(decoder: &mut Decoder, mut block: &[u8], mut budget: Budget) -> Option
     let (mut lines, mut is_first, mut is_too_large) = (Vec::new(), true, false);
     let most = block.len() * 2 + budget.list;
     loop {
-        match decoder.next(&mut block, is_first, &mut fields, &mut budget).ok()? {
+        let next = decoder.next(&mut block, is_first, &mut fields, &mut budget);
+        assert!(next.as_ref().err().is_none_or(|error| !error.to_string().is_empty()));
+        match next.ok()? {
             Decoded::Field { name, value } => {
                 assert!(!is_too_large, "nothing fits behind what did not");
                 lines.push((fields.get(name).to_vec(), fields.get(value).to_vec()));
@@ -111,7 +113,7 @@ pub const SMALL_LIMITS: HeadLimits = HeadLimits {
     allow_connect: true,
 };
 
-const SMALL_CONFIG: Config = Config {
+pub(super) const SMALL_CONFIG: Config = Config {
     max_concurrent_streams: 5,
     stream_window: 3000,
     connection_window: 70_000,
@@ -208,10 +210,13 @@ pub(super) fn transcript(bytes: &[u8], step: usize) -> Vec<String> {
                     events.push(format!("{:?}", frames_of(&out)));
                     return events;
                 }
-                Err(error) => events.push(format!("error {error:?}")),
+                Err(error) => events.push(format!("error {error}")),
             }
         }
     }
+    events.push(format!("amid a frame {}", server.is_amid_frame()));
+    let noted = Limit::ALL.iter().zip(server.limit_counts()).filter(|(_, count)| **count > 0);
+    events.push(format!("noted {:?}", noted.map(|(limit, _)| limit.name()).collect::<Vec<_>>()));
     let mut left: Vec<_> = bodies.into_iter().collect();
     left.sort();
     events.push(format!("open {left:?}"));
@@ -238,6 +243,8 @@ pub fn fuzz_server_bytes(wire: &[u8], step: usize) {
     for preface in [true, false] {
         let mut bytes = if preface { hello() } else { Vec::new() };
         bytes.extend_from_slice(wire);
+        assert!(!preface || is_preface(&bytes) == Some(true));
+        assert!(is_preface(&bytes).is_some() || PREFACE.starts_with(&bytes));
         let whole = transcript(&bytes, bytes.len());
         assert_eq!(whole, transcript(&bytes, step));
         assert_eq!(whole, transcript(&bytes, 1));
@@ -298,6 +305,9 @@ pub fn fuzz_server(operations: &[u8], wire: &[u8]) {
                 if amount & 4 != 0 {
                     response.set_content_length(amount as u64);
                 }
+                if amount & 16 != 0 {
+                    fill(&mut response);
+                }
                 server.respond(stream, &response, &options(amount & 8 != 0), &mut out);
             }
             (3, Some(stream)) => {
@@ -339,12 +349,32 @@ pub fn fuzz_server(operations: &[u8], wire: &[u8]) {
                 }
             }
             (10, _) if amount == 0 => server.shut_down(now_ms, &mut out),
+            (10, _) if amount == 1 => server.leave(&mut out),
+            (11, Some(stream)) => {
+                let urgency = Priority { urgency: operation[1] % 8, incremental: amount & 8 != 0 };
+                server.set_priority(stream, urgency);
+                assert!(server.priority(stream).is_none_or(|priority| priority == urgency));
+                assert!(!server.waits_for_window(stream) || server.room(stream) == 0);
+            }
             _ => {}
         }
         assert!(server.open_streams() <= SMALL_CONFIG.max_concurrent_streams as usize);
+        assert!(!server.is_drained() || server.open_streams() == 0);
         streams.retain(|stream| server.is_open(*stream));
     }
     frames_of(&out);
+}
+
+/// Sets every field that a response has a slot for.
+fn fill(response: &mut ResponseHead) {
+    response.set_content_type(b"text/plain");
+    response.set_etag(b"\"tag\"");
+    response.set_location(b"/a\r\nb");
+    response.server = Some(response.fields.store(b"law"));
+    response.last_modified_text = Some(response.fields.store(b"Sun, 06 Nov 1994 08:49:37 GMT"));
+    response.accept_ranges = true;
+    response.fields.push(b"X-A", b" b\n ");
+    response.fields.push(b"Connection", b"close");
 }
 
 /// One of the bodies that are on their way between the two.

@@ -35,6 +35,7 @@
 
 mod abuse;
 mod client;
+pub mod client_fuzz;
 mod control;
 mod core;
 mod error;

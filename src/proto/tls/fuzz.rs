@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    Certificate, Certificates, ClientAuth, MAX_RECORD, Primitives, Received, ServerOptions, ServerTls,
-    ServerTlsConfig, TlsClock, Trust, pem,
+    Certificate, Certificates, ClientAuth, MAX_RECORD, Pair, Primitives, Received, ServerOptions, ServerTls,
+    ServerTlsConfig, TlsClock, Trust, looks_like_tls, names, pem, private_key,
 };
 
 /// A server without certificates: every ClientHello is read, and none is served.
@@ -43,6 +43,8 @@ fn transcript(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
                 Ok(Received::Hello) => {
                     let hello = server.hello().expect("a hello");
                     events.push(format!("{hello:?}"));
+                    check_names(&hello.offer.ciphers, &hello.offer.groups, &hello.offer.schemes);
+                    assert!(looks_like_tls(bytes[0]) && server.is_handshaking());
                     if let Err(error) = server.choose(config(), &mut output) {
                         break Some(error);
                     }
@@ -66,6 +68,22 @@ fn transcript(bytes: &[u8], step: usize) -> (Vec<String>, Vec<u8>) {
     (events, output)
 }
 
+/// Every number has a name.
+fn check_names(ciphers: &[u16], groups: &[u16], schemes: &[u16]) {
+    let mut text = Vec::new();
+    for (numbers, append) in [
+        (ciphers, names::append_cipher as fn(u16, &mut Vec<u8>)),
+        (groups, names::append_group),
+        (schemes, names::append_scheme),
+    ] {
+        for number in numbers {
+            text.clear();
+            append(*number, &mut text);
+            assert!(!text.is_empty() && text.is_ascii());
+        }
+    }
+}
+
 fn assert_eq_empty<T>(input: &[u8]) -> Option<T> {
     assert!(input.is_empty(), "all of the input is used");
     None
@@ -86,6 +104,12 @@ pub fn fuzz_certificate(der: &[u8]) {
     pem::append("CERTIFICATE", der, &mut text);
     assert_eq!(pem::of_label(&text, "CERTIFICATE"), Ok(vec![der.to_vec()]));
     let _ = pem::sections(der);
+    if let Err(error) = Pair::load(der, der, &[b"secret".to_vec()], None) {
+        assert!(!error.message.is_empty());
+    }
+    if let Err(message) = private_key::load(der, &[b"secret".to_vec()]) {
+        assert!(!message.is_empty());
+    }
     let Ok(certificate) = Certificate::parse(der) else { return };
     let mut out = Vec::new();
     certificate.append_subject(&mut out);
@@ -98,4 +122,10 @@ pub fn fuzz_certificate(der: &[u8]) {
     super::append_time(certificate.not_after(), &mut out);
     assert!(certificate.days_left(0) >= 0);
     certificate.fallback_name();
+    if certificate.is_self_issued() {
+        let (mut subject, mut issuer) = (Vec::new(), Vec::new());
+        certificate.append_subject(&mut subject);
+        certificate.append_issuer(&mut issuer);
+        assert_eq!(subject, issuer);
+    }
 }

@@ -24,6 +24,7 @@ pub mod fuzz;
 mod kernel;
 mod machine;
 pub mod names;
+pub mod pair_fuzz;
 pub mod pem;
 mod private_key;
 mod server;

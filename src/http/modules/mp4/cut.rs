@@ -168,12 +168,12 @@ impl Times<'_> {
         self.runs().map(|(count, _)| count).sum()
     }
 
-    /// The sample that is shown at a time; the number of samples beyond the last.
+    /// The first sample that is shown at a time, which may last no time at all; the number of samples beyond the last.
     fn sample_at(self, mut time: u64) -> u64 {
         let mut sample = 0;
         for (count, duration) in self.runs() {
-            if time < count * duration {
-                return sample + time / duration;
+            if time == 0 || time < count * duration {
+                return sample + time.checked_div(duration).unwrap_or(0);
             }
             time -= count * duration;
             sample += count;
