@@ -49,8 +49,10 @@ pub struct Pace {
     since_ms: u64,
     /// How long it was waited for since the last judgement, up to `since_ms`.
     waited_ms: u64,
-    /// What may be spent before the next judgement.
+    /// What it may spend.
     credit_ms: u64,
+    /// How long it may be waited for before the next judgement.
+    patience_ms: u64,
     /// Bytes that had been moved at the last judgement.
     judged_bytes: u64,
     began: bool,
@@ -78,6 +80,7 @@ impl Pace {
             if !self.began {
                 self.began = true;
                 self.credit_ms = rate.grace_ms;
+                self.patience_ms = rate.grace_ms;
             }
         }
     }
@@ -99,7 +102,7 @@ impl Pace {
     pub fn due_ms(&self) -> u64 {
         match self.since_ms {
             0 => u64::MAX,
-            since_ms => since_ms + self.credit_ms.saturating_sub(self.waited_ms),
+            since_ms => since_ms + self.patience_ms.saturating_sub(self.waited_ms),
         }
     }
 
@@ -113,7 +116,8 @@ impl Pace {
             return Verdict::TooSlow { bytes: moved, waited_ms: self.waited_ms };
         }
         let left_ms = credit_ms - self.waited_ms;
-        self.credit_ms = left_ms.min(most_credit_ms.max(rate.grace_ms)).max(LEAST_INTERVAL_MS);
+        self.credit_ms = left_ms.min(most_credit_ms.max(rate.grace_ms));
+        self.patience_ms = self.credit_ms.max(LEAST_INTERVAL_MS);
         self.judged_bytes = bytes.max(self.judged_bytes);
         self.waited_ms = 0;
         self.wait(now_ms, rate);

@@ -12,6 +12,8 @@ use crate::util::Server;
 
 /// How long an attack goes on.
 const ATTACK: Duration = Duration::from_millis(2500);
+/// How long it goes on where it has come to nothing yet: attackers, too, get little of a busy machine.
+const LONGEST_ATTACK: Duration = Duration::from_secs(15);
 /// How long memory and descriptors may take to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What a process keeps of memory that it once needed, for the next time: heaps in pieces, buffers of workers, caches.
@@ -185,8 +187,10 @@ impl Ground {
                 })
                 .collect();
             let good = scope.spawn(|| GoodClient::new(self.server.port()).run(&stop));
-            let until = Instant::now() + ATTACK;
-            while Instant::now() < until {
+            let began = Instant::now();
+            while began.elapsed() < ATTACK
+                || (began.elapsed() < LONGEST_ATTACK && (attack.judge)(&field).is_some())
+            {
                 std::thread::sleep(Duration::from_millis(50));
                 peak_kib = peak_kib.max(self.resident_kib());
             }

@@ -352,6 +352,7 @@ impl Worker {
         let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
+            client.abandon_multiplexed(res);
             client.state = State::Head;
             client.flags.reset = true;
             Fate::Close

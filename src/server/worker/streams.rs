@@ -103,6 +103,7 @@ impl Worker {
         };
         let index = self.clients.insert(client);
         self.lanes += 1;
+        self.most_clients = self.most_clients.max(self.clients.len());
         Some(ClientKey { index: index as u32, generation: self.generation })
     }
 

@@ -219,7 +219,8 @@ impl Client {
         let Some(shared) = self.mux() else { return Fate::Keep };
         queue(&shared, res);
         let now_ms = res.env.now.monotonic_ms;
-        if let Some((bytes, waited_ms)) = shared.borrow_mut().judge_window(core, now_ms) {
+        let judged = shared.borrow_mut().judge_window(core, now_ms);
+        if let Some((bytes, waited_ms)) = judged {
             return self.cut_reader(bytes, waited_ms, res);
         }
         {
@@ -264,6 +265,15 @@ impl Client {
             machine.leave(out);
         }
         self.gather_frames(res);
+    }
+
+    /// A turn of the connection panicked: it is closed without a word, and its streams with it.
+    pub fn abandon_multiplexed(&mut self, res: &mut Resources) {
+        if let Some(shared) = self.mux()
+            && let Ok(mut mux) = shared.try_borrow_mut()
+        {
+            mux.close(res);
+        }
     }
 
     /// The connection is being closed, and its streams with it.
