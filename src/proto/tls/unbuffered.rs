@@ -144,10 +144,11 @@ impl Unbuffered {
                 }
                 Ok(_) => return Ok(used + discard),
                 Err(error) => {
-                    // The alert that tells the peer.
+                    // The alert that tells the peer. The library looks at no record as long as it has something to say.
                     let rest = &mut bytes[used + discard..];
-                    while let Ok(ConnectionState::EncodeTlsData(data)) =
-                        self.connection.process_tls_records(rest).state
+                    while self.connection.wants_write()
+                        && let Ok(ConnectionState::EncodeTlsData(data)) =
+                            self.connection.process_tls_records(rest).state
                     {
                         encode(data, output);
                     }
