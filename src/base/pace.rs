@@ -136,8 +136,7 @@ mod tests {
         pace.wait(1, RATE);
         let mut now_ms = pace.due_ms();
         while now_ms < until_ms {
-            if let Verdict::TooSlow { .. } =
-                pace.judge(bytes_per_second * now_ms / 1000, now_ms, RATE, MOST)
+            if let Verdict::TooSlow { .. } = pace.judge(bytes_per_second * now_ms / 1000, now_ms, RATE, MOST)
             {
                 return Some(now_ms);
             }

@@ -76,7 +76,8 @@ impl Exchange {
 
     /// Makes a recycled exchange a subrequest of another one.
     pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
-        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, stub, slice } = order;
+        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, stub, slice } =
+            order;
         let site = parent.site.clone();
         self.connection.clone_from(&parent.connection);
         self.head.clone_from(&parent.head);

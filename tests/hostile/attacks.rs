@@ -79,7 +79,13 @@ pub static ATTACKS: &[Attack] = &[
     },
     Attack {
         judge: |field| numbers(field, 1),
-        ..attack("slow readers", 1, slow_readers, || WORKERS + many(1000) * (CONNECTION + UNSENT), "readers cut")
+        ..attack(
+            "slow readers",
+            1,
+            slow_readers,
+            || WORKERS + many(1000) * (CONNECTION + UNSENT),
+            "readers cut",
+        )
     },
     Attack {
         judge: |field| numbers(field, 1),
@@ -110,7 +116,13 @@ pub static ATTACKS: &[Attack] = &[
     attack("garbage", 2, garbage, || WORKERS + 2 * CONNECTION, "connections"),
     attack("garbage under TLS", 2, tls_garbage, || WORKERS + 2 * (CONNECTION + TLS), "connections"),
     attack("handshakes", 2, handshakes, || WORKERS + 2 * (CONNECTION + TLS), "handshakes"),
-    attack("idle handshakes", 1, idle_handshakes, || WORKERS + many(1000) * (CONNECTION + TLS), "connections cut"),
+    attack(
+        "idle handshakes",
+        1,
+        idle_handshakes,
+        || WORKERS + many(1000) * (CONNECTION + TLS),
+        "connections cut",
+    ),
     attack("HTTP/2: rapid reset", 2, rapid_reset, || WORKERS + 2 * 128 * STREAM, "connections cut"),
     attack("HTTP/2: CONTINUATION", 2, continuations, || WORKERS + 2 * LARGE_HEADS, "connections cut"),
     attack("HTTP/2: PING", 2, pings, || WORKERS + 2 * UNSENT, "connections cut"),
@@ -427,8 +439,10 @@ fn idle_handshakes(field: &Field, _: usize) {
 
 /// How a client of HTTP/2 begins, with these settings.
 fn opening(settings: &[(u16, u32)]) -> Vec<u8> {
-    let payload: Vec<u8> =
-        settings.iter().flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()).collect();
+    let payload: Vec<u8> = settings
+        .iter()
+        .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+        .collect();
     [PREFACE.to_vec(), frame(SETTINGS, 0, 0, &payload)].concat()
 }
 
@@ -488,7 +502,8 @@ fn pings(field: &Field, _: usize) {
 }
 
 fn settings(field: &Field, _: usize) {
-    let payload: Vec<u8> = (0..100u32).flat_map(|value| [&[0, 4][..], &value.to_be_bytes()].concat()).collect();
+    let payload: Vec<u8> =
+        (0..100u32).flat_map(|value| [&[0, 4][..], &value.to_be_bytes()].concat()).collect();
     flood(field, &opening(&[]), |_| frame(SETTINGS, 0, 0, &payload).repeat(10));
 }
 

@@ -192,7 +192,8 @@ impl Ground {
             stop.store(true, Ordering::Relaxed);
             let good = good.join().expect("the good client does not panic");
             let panicked = attackers.into_iter().any(|attacker| attacker.join().is_err());
-            let failed = if panicked { Some("an attacker failed".to_owned()) } else { (attack.judge)(&field) };
+            let failed =
+                if panicked { Some("an attacker failed".to_owned()) } else { (attack.judge)(&field) };
             (good, failed)
         });
         let done = field.done.load(Ordering::Relaxed);
@@ -337,7 +338,16 @@ impl Outcome {
     pub fn header() -> String {
         format!(
             "{:<34} {:>6} {:>8} {:>8} {:>8} {:>11} {:>10} {:>9} {:>6}  {}\n{}",
-            "attack", "asked", "p50 ms", "p99 ms", "max ms", "grown KiB", "bound", "kept KiB", "fds", "attackers",
+            "attack",
+            "asked",
+            "p50 ms",
+            "p99 ms",
+            "max ms",
+            "grown KiB",
+            "bound",
+            "kept KiB",
+            "fds",
+            "attackers",
             "-".repeat(130)
         )
     }
@@ -366,7 +376,11 @@ impl Outcome {
     pub fn failures(&self) -> Vec<String> {
         let mut failures: Vec<String> = self.attackers_failed.iter().cloned().collect();
         if !self.errors.is_empty() {
-            failures.push(format!("{} requests of the good client failed: {}", self.errors.len(), self.errors[0]));
+            failures.push(format!(
+                "{} requests of the good client failed: {}",
+                self.errors.len(),
+                self.errors[0]
+            ));
         }
         if self.asked == 0 || self.percentile(50) > OUTAGE {
             failures.push(format!("the good client's median is {:?}", self.percentile(50)));

@@ -282,7 +282,9 @@ fn connections_beyond_those_of_an_address_are_refused_at_once() {
     // The sockets that have a limit count together.
     assert_eq!(Client::connect(server.port_of(3)).read_response().status, 429);
     assert_eq!(get(server.port(), "/").text(), "2");
-    eventually("a line", || server.error_log().contains("refused by \"client_connections_max 3\", client: 127.0.0.1"));
+    eventually("a line", || {
+        server.error_log().contains("refused by \"client_connections_max 3\", client: 127.0.0.1")
+    });
     held.iter_mut().for_each(ask);
     held.pop();
     eventually("a place", || {

@@ -19,8 +19,8 @@ use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Progress, Relay};
 use crate::server::worker::resources::Resources;
 
-use super::patience::upload_rate;
 use super::output::{COPY_MAX, Pumped};
+use super::patience::upload_rate;
 use super::request_body::BodyProgress;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 

@@ -114,7 +114,8 @@ impl Mux {
         let Some(layer) = &mut connection.tls else { return };
         let Some(link) = res.links.get(connection.link) else { return };
         let shaken = layer.shake(connection.socket.as_fd(), &mut res.upstream_input, link);
-        match shaken.and_then(|is_over| if is_over { layer.speaks_http2().map(|()| true) } else { Ok(false) }) {
+        match shaken.and_then(|is_over| if is_over { layer.speaks_http2().map(|()| true) } else { Ok(false) })
+        {
             Ok(true) => {
                 self.stage = Stage::Open;
                 for (_, slot) in &mut self.slots {

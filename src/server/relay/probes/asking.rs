@@ -106,7 +106,12 @@ impl Stream {
     ///
     /// # Errors
     /// It cannot be sent.
-    pub fn begin(ask: &Ask, head_bytes: usize, now_ms: u64, out: &mut Vec<u8>) -> Result<Stream, &'static str> {
+    pub fn begin(
+        ask: &Ask,
+        head_bytes: usize,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Stream, &'static str> {
         let Ask::Framed { method, secure, authority, path, fields, body } = ask else {
             return Err("it is not asked over HTTP/2");
         };

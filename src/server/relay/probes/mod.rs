@@ -67,7 +67,8 @@ struct Probe {
 
 /// What a location's requests are passed on by.
 fn passes_by(settings: &LocationSettings) -> (&proxy::Settings, &proxy_ssl::Settings) {
-    let is_grpc = settings.core.handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, grpc::handle as Handler));
+    let is_grpc =
+        settings.core.handler.is_some_and(|handler| std::ptr::fn_addr_eq(handler, grpc::handle as Handler));
     match is_grpc {
         true => (&settings.grpc.proxy, &settings.grpc_ssl.ssl),
         false => (&settings.proxy, &settings.proxy_ssl),
@@ -118,12 +119,7 @@ impl Probes {
                 continue;
             }
             let health = HealthChecks::new(plan.clone(), group, res.env.now.monotonic_ms);
-            self.checks.push(Check {
-                health,
-                conduct: passing.conduct.clone(),
-                tls,
-                ask,
-            });
+            self.checks.push(Check { health, conduct: passing.conduct.clone(), tls, ask });
         }
         self.forget_unchecked(&before, res.env.now.monotonic_ms);
     }
@@ -330,11 +326,12 @@ impl Probe {
         let Some(link) = res.links.get(self.connection.link) else { return Ok(false) };
         let shaken = tls.shake(self.connection.socket.as_fd(), &mut res.upstream_input, link);
         let is_mute = |is_over: &bool| *is_over && self.stream.is_some();
-        shaken.and_then(|is_over| match is_mute(&is_over) {
-            true => tls.speaks_http2().map(|()| true),
-            false => Ok(is_over),
-        }).map_err(|failure| {
-            match failure {
+        shaken
+            .and_then(|is_over| match is_mute(&is_over) {
+                true => tls.speaks_http2().map(|()| true),
+                false => Ok(is_over),
+            })
+            .map_err(|failure| match failure {
                 HandshakeFailure::NoHttp2(_)
                 | HandshakeFailure::Tls(TlsError { fault: Fault::Protocol, .. }) => {
                     Verdict::Failed("it does not speak HTTP/2")
@@ -343,8 +340,7 @@ impl Probe {
                     Verdict::Failed("its certificate is invalid")
                 }
                 _ => Verdict::Failed("the TLS handshake failed"),
-            }
-        })
+            })
     }
 
     fn receive(&mut self, check: &Check, buffer: &mut [u8], res: &mut Resources) -> Verdict {
@@ -363,7 +359,8 @@ impl Probe {
             let mut input = &buffer[..count];
             loop {
                 let rules = check.health.plan().rules.as_ref().and_then(|slot| slot.get());
-                let needs_body = check.health.plan().grpc.is_some() || rules.is_some_and(|rules| rules.body.is_some());
+                let needs_body =
+                    check.health.plan().grpc.is_some() || rules.is_some_and(|rules| rules.body.is_some());
                 match self.read(&mut input, res.env.now.monotonic_ms) {
                     Ok(Progress::NeedMore) => break,
                     Ok(Progress::Head) if needs_body => {}
