@@ -17,6 +17,7 @@
 
 mod changes;
 mod directory;
+mod given_up;
 mod identity;
 mod jobs;
 mod opened;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 pub use directory::MAX_DIRECTORY_ENTRIES;
+pub use given_up::{give_up, is_given_up};
 pub use identity::{FileIdentity, is_unchanged};
 pub use jobs::ReadBuffer;
 pub use pairs::LoadedPair;
@@ -57,7 +59,7 @@ use crate::http::modules::auth_basic::Question;
 use crate::http::upstream_call::CallTls;
 use crate::server::passwords::{self, CheckedPassword, Place};
 use crate::server::pool::{JobId, Mailbox, Panicked, QueueFull};
-use opened::{Body, OpenedFile};
+use opened::{Body, OpenedFile, Origin};
 use opening::{Found, OpenError, Patience, Stamp};
 use store::{CacheId, Entry, Kept, Store};
 
@@ -329,6 +331,7 @@ impl Files {
             Kept::Open(file) if !file.suits(options) => None,
             Kept::Open(file) => match &file.body {
                 Body::Memory(_) => Some(FileAnswer::Found(file.info())),
+                Body::GivenUp => None,
                 Body::Descriptor(descriptor) => {
                     let file = file.clone();
                     // Just confirmed by name means the same inode and times; else the descriptor is asked. A file
@@ -469,7 +472,10 @@ impl Files {
             }
         }
         let uses = key.map_or(1, |key| self.store.entry(key).uses);
-        let file = descriptor.map(|descriptor| Rc::new(OpenedFile::new(stamp, descriptor, options)));
+        let file = descriptor.map(|descriptor| {
+            let origin = Origin { path: path.clone(), root_len, symlinks, options: options.clone() };
+            Rc::new(OpenedFile::new(stamp, descriptor, origin))
+        });
         let keep_open = options.cache.is_none() || uses >= options.min_uses;
         let kept = match &file {
             Some(file) if keep_open => Kept::Open(file.clone()),
