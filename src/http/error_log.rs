@@ -11,6 +11,7 @@ use crate::message::{FieldName, Version};
 
 use super::context::{Context, Env};
 use super::exchange::{ConnectionFacts, Endpoint, Exchange};
+use super::file::FileFailure;
 use super::site::{LocationId, Site};
 use super::upstream_log;
 
@@ -110,6 +111,22 @@ impl Exchange {
     pub fn log_truncated(&self, env: &mut Env) {
         let path = String::from_utf8_lossy(&self.path).into_owned();
         self.log_in_scope(env, Level::Alert, format_args!("file \"{path}\" was truncated while it was sent"));
+    }
+
+    /// Logs that the rest of a file, which was closed while the client gave no window, cannot be sent: it could not be
+    /// opened again, or what is there now is another version.
+    pub fn log_not_again(&self, env: &mut Env, failure: Option<FileFailure>) {
+        let path = String::from_utf8_lossy(&self.path).into_owned();
+        let when = "while the client gave no window, and its response ends here";
+        match failure {
+            None => self.log_in_scope(env, Level::Error, format_args!("file \"{path}\" was replaced {when}")),
+            Some(failure) => {
+                let why = failure.error_text();
+                let message =
+                    format_args!("file \"{path}\" was closed and cannot be opened again ({why}) {when}");
+                self.log_in_scope(env, Level::Error, message);
+            }
+        }
     }
 }
 

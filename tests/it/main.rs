@@ -33,6 +33,7 @@ mod health_check;
 mod hostile;
 mod http1;
 mod http2;
+mod http2_descriptors;
 mod limit_conn;
 mod limit_req;
 mod listen;

@@ -198,6 +198,7 @@ impl Client {
             has_data: false,
             interims: 0,
             stalled_ms: None,
+            is_standing: false,
         }))
     }
 

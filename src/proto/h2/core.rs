@@ -32,12 +32,24 @@ pub struct Config {
     /// How long a stream may wait for window before it is reset, in milliseconds (`send_timeout`). It is looked at every
     /// quarter of that.
     pub window_timeout_ms: u64,
+    /// How long a stream waits for window until the caller is told, in milliseconds, so that it lets go of what it
+    /// holds for the stream; the largest number for never.
+    pub standing_ms: u64,
     /// How long the peer may take to acknowledge SETTINGS, in milliseconds.
     pub settings_timeout_ms: u64,
     /// Most bytes of a compressed field block, if it is spread over frames.
     pub block_bytes: u32,
     /// Bytes of a list of fields that the peer is told to stay below; advice.
     pub header_list_bytes: u32,
+}
+
+impl Config {
+    /// When to look again at streams that wait for window; soon, where there are some of which the caller may have to
+    /// be told.
+    pub(super) fn stall_interval_ms(&self, is_news: bool) -> u64 {
+        let quarter = self.window_timeout_ms / 4;
+        if is_news { quarter.min(self.standing_ms).max(1) } else { quarter.max(1) }
+    }
 }
 
 impl Default for Config {
@@ -50,6 +62,7 @@ impl Default for Config {
             max_frame_size: frame::DEFAULT_MAX_FRAME_SIZE,
             allow_tunnels: false,
             window_timeout_ms: 60_000,
+            standing_ms: u64::MAX,
             settings_timeout_ms: 30_000,
             block_bytes: 64 << 10,
             header_list_bytes: 64 << 10,
@@ -169,6 +182,8 @@ pub(super) struct Core {
     pub lost: VecDeque<(StreamKey, StreamLoss)>,
     /// When to look for streams that wait for window.
     pub stall_check_ms: Option<u64>,
+    /// Streams that were found to stand still and of which the caller was not told yet.
+    pub standing: Vec<StreamKey>,
     /// Bytes of content that were sent, and when the last of them were.
     pub content_sent: u64,
     pub content_sent_ms: u64,
@@ -205,6 +220,7 @@ impl Core {
             early_priorities: Vec::new(),
             lost: VecDeque::new(),
             stall_check_ms: None,
+            standing: Vec::new(),
             content_sent: 0,
             content_sent_ms: 0,
             now_ms: 0,
@@ -420,12 +436,20 @@ impl Core {
         let is_blocked = self.send_window.available() == 0;
         let content_sent_ms = self.content_sent_ms;
         let mut overdue = Vec::new();
-        let mut waits = false;
+        let (mut waits, mut is_news) = (false, false);
         for (slot, stream) in self.streams.iter_mut() {
             if !stream.has_data || (!is_blocked && stream.send_window.available() > 0) {
                 continue;
             }
             let mut since = *stream.stalled_ms.get_or_insert(now_ms);
+            if !stream.is_standing {
+                // Whether others are sent meanwhile makes no difference to what this one holds.
+                stream.is_standing = now_ms - since >= self.config.standing_ms;
+                match stream.is_standing {
+                    true => self.standing.push(StreamKey { slot, id: stream.id }),
+                    false => is_news = true,
+                }
+            }
             if stream.send_window.available() > 0 {
                 // The connection's window, which others may have used up: they are to stand still as well.
                 since = since.max(content_sent_ms);
@@ -436,7 +460,7 @@ impl Core {
                 waits = true;
             }
         }
-        self.stall_check_ms = waits.then_some(now_ms + (timeout / 4).max(1));
+        self.stall_check_ms = waits.then_some(now_ms + self.config.stall_interval_ms(is_news));
         for key in overdue {
             self.remove(key, out);
             self.reset_here.add(key.id);

@@ -120,6 +120,7 @@ pub(super) const SMALL_CONFIG: Config = Config {
     max_frame_size: DEFAULT_MAX_FRAME_SIZE,
     allow_tunnels: true,
     window_timeout_ms: 1000,
+    standing_ms: 100,
     settings_timeout_ms: 5000,
     block_bytes: 2000,
     header_list_bytes: 1000,

@@ -47,15 +47,15 @@ impl Core {
         } else if !has_data {
             stream.has_data = false;
             stream.stalled_ms = None;
+            stream.is_standing = false;
             self.schedule.remove(key.slot);
         }
     }
 
     /// Sees to it that streams that wait for window do not do so for ever.
     pub fn watch_stalls(&mut self) {
-        if self.stall_check_ms.is_none() {
-            self.stall_check_ms = Some(self.now_ms + (self.config.window_timeout_ms / 4).max(1));
-        }
+        let due_ms = self.now_ms + self.config.stall_interval_ms(true);
+        self.stall_check_ms = Some(self.stall_check_ms.map_or(due_ms, |check_ms| check_ms.min(due_ms)));
     }
 
     /// Whose turn it is, and how much it may send.
@@ -142,6 +142,7 @@ impl Core {
         self.content_sent_ms = self.now_ms;
         self.abuse.allow(Limit::WindowUpdates, 3);
         stream.stalled_ms = None;
+        stream.is_standing = false;
         let (has_window, priority) = (stream.send_window.available() > 0, stream.priority);
         self.schedule.had_turn(key.slot, key.id, priority);
         if ends {

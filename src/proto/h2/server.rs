@@ -245,6 +245,7 @@ impl Server {
             has_data: false,
             interims: 0,
             stalled_ms: None,
+            is_standing: false,
         })
     }
 
@@ -433,6 +434,12 @@ impl Server {
     /// When `on_deadline` is to be called if nothing comes, in milliseconds.
     pub fn deadline(&self) -> Option<u64> {
         self.core.deadline()
+    }
+
+    /// Streams that have waited for window for as long as [`Config::standing_ms`]; each is named once until it is sent
+    /// something again. To be asked after `on_deadline`.
+    pub fn take_standing(&mut self) -> Vec<StreamKey> {
+        std::mem::take(&mut self.core.standing)
     }
 
     /// Does what is due; call `read` afterwards (with no input, if there is none), it has the streams that were lost.

@@ -4,6 +4,7 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 mod filtering;
+mod reopening;
 mod slices;
 mod weave;
 
@@ -16,12 +17,12 @@ use rustix::net::SendFlags;
 use crate::conf::values;
 use crate::http::body::Body;
 use crate::http::exchange::Exchange;
-use crate::http::file::FileRange;
+use crate::http::file::{FileFailure, FileRange};
 use crate::message::{Fields, ResponseFraming};
 use crate::proto::h1::{CHUNK_SUFFIX, RespondOptions, chunk_prefix, finish};
 use crate::proto::h2;
 use crate::server::files::{
-    Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, read_range, send_range, sending,
+    Completion, Copied, ReadBuffer, Sent, TURN_BYTES, Warmth, is_given_up, read_range, send_range, sending,
 };
 use crate::server::listeners::NOT_SENT_LOW_WATER;
 use crate::server::pool::JobId;
@@ -31,6 +32,7 @@ use super::lane::Lane;
 use super::transport::Transport;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 use filtering::Filtering;
+use reopening::Reopened;
 
 /// Bodies up to so many bytes are copied behind their head, so that one `send` takes both (and several pipelined
 /// responses). For 16 KiB that costs 0.68 of nginx's CPU, two elements of `writev` 0.73, `sendfile` 0.78.
@@ -351,8 +353,13 @@ impl Client {
                 Piece::Sent(count) => count,
                 Piece::Blocked => return Ok(Pumped::Blocked),
                 Piece::Reading => return Ok(Pumped::Reading),
+                Piece::Later(wait_ms) => return Ok(Pumped::Delayed(wait_ms)),
                 Piece::Truncated => {
                     exchange.log_truncated(&mut res.env);
+                    return Ok(Pumped::Broken);
+                }
+                Piece::Lost(failure) => {
+                    exchange.log_not_again(&mut res.env, failure);
                     return Ok(Pumped::Broken);
                 }
             };
@@ -391,6 +398,9 @@ impl Client {
         }
         let Body::File(range) = piece else { return Ok(Piece::Truncated) };
         let range = range.clone();
+        if is_given_up(&range.handle) {
+            return Ok(self.reopen(output, &range.handle, key, res));
+        }
         self.send_file_piece(output, &range, length, key, res)
     }
 
@@ -549,16 +559,27 @@ impl Client {
                 }
             }
             Completion::Warmed(Ok(())) => {}
+            Completion::Opened(answer) => {
+                if let Reopened::Lost(failure) = active.output.take_reopened(answer) {
+                    active.exchange.log_not_again(&mut res.env, failure);
+                    return self.break_response(res);
+                }
+            }
             _ => {
                 res.log_read_failure(active);
-                if let Some(mut active) = self.take_state() {
-                    active.exchange.outcome.complete = false;
-                    self.end_exchange(active, res);
-                }
-                return Fate::Close;
+                return self.break_response(res);
             }
         }
         self.pump(key, res)
+    }
+
+    /// The rest of the response cannot be had.
+    fn break_response(&mut self, res: &mut Resources) -> Fate {
+        if let Some(mut active) = self.take_state() {
+            active.exchange.outcome.complete = false;
+            self.end_exchange(active, res);
+        }
+        Fate::Close
     }
 
     /// The socket has room again, or the connection's turn has come.
@@ -693,6 +714,10 @@ enum Piece {
     Blocked,
     Reading,
     Truncated,
+    /// To be tried again in so many milliseconds.
+    Later(u64),
+    /// The file was given up and is not there any more as it was.
+    Lost(Option<FileFailure>),
 }
 
 /// The bytes of a piece that is in memory.

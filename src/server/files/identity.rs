@@ -46,6 +46,7 @@ pub fn is_unchanged(handle: &FileHandle, now: Moment) -> bool {
     let Some(file) = OpenedFile::behind(handle) else { return false };
     match &file.body {
         Body::Memory(_) => true,
+        Body::GivenUp => false,
         Body::Descriptor(descriptor) => Stamp::of(descriptor.as_fd())
             .is_ok_and(|present| present.same_bytes(&file.stamp) && is_settled(&present, now)),
     }

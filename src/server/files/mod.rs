@@ -20,6 +20,7 @@ mod changes;
 mod directory;
 #[cfg(test)]
 pub mod faults;
+mod given_up;
 mod identity;
 mod jobs;
 mod opened;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 pub use directory::MAX_DIRECTORY_ENTRIES;
+pub use given_up::{give_up, is_given_up};
 pub use identity::{FileIdentity, is_unchanged};
 pub use jobs::ReadBuffer;
 pub use pairs::LoadedPair;
@@ -60,7 +62,7 @@ use crate::http::modules::auth_basic::Question;
 use crate::http::upstream_call::CallTls;
 use crate::server::passwords::{self, CheckedPassword, Place};
 use crate::server::pool::{JobId, Mailbox, Panicked, QueueFull};
-use opened::{Body, OpenedFile};
+use opened::{Body, OpenedFile, Origin};
 use opening::{Found, OpenError, Patience, Stamp};
 use store::{CacheId, Entry, Kept, Store};
 
@@ -332,6 +334,7 @@ impl Files {
             Kept::Open(file) if !file.suits(options) => None,
             Kept::Open(file) => match &file.body {
                 Body::Memory(_) => Some(FileAnswer::Found(file.info())),
+                Body::GivenUp => None,
                 Body::Descriptor(descriptor) => {
                     let file = file.clone();
                     // Just confirmed by name means the same inode and times; else the descriptor is asked. A file
@@ -472,7 +475,10 @@ impl Files {
             }
         }
         let uses = key.map_or(1, |key| self.store.entry(key).uses);
-        let file = descriptor.map(|descriptor| Rc::new(OpenedFile::new(stamp, descriptor, options)));
+        let file = descriptor.map(|descriptor| {
+            let origin = Origin { path: path.clone(), root_len, symlinks, options: options.clone() };
+            Rc::new(OpenedFile::new(stamp, descriptor, origin))
+        });
         let keep_open = options.cache.is_none() || uses >= options.min_uses;
         let kept = match &file {
             Some(file) if keep_open => Kept::Open(file.clone()),

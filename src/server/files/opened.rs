@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 
 use super::opening::Stamp;
-use crate::http::file::{FileHandle, FileInfo, FileOptions, OpenFile, Validators};
+use crate::http::file::{FileHandle, FileInfo, FileOptions, OpenFile, Symlinks, Validators};
 
 /// Where the bytes of an opened file come from.
 #[derive(Debug)]
@@ -18,6 +19,17 @@ pub enum Body {
     Memory(Box<[u8]>),
     /// A descriptor, shared with jobs in the pool.
     Descriptor(Arc<OwnedFd>),
+    /// Nowhere: the descriptor was given up, and the file is to be opened again before it is read.
+    GivenUp,
+}
+
+/// Where a file was found, and by which rules: what it takes to open it again.
+#[derive(Debug)]
+pub struct Origin {
+    pub path: CString,
+    pub root_len: u32,
+    pub symlinks: Symlinks,
+    pub options: FileOptions,
 }
 
 /// A regular file, opened; it never changes. A newer version of the file is another value.
@@ -29,6 +41,8 @@ pub struct OpenedFile {
     /// `O_DIRECT` was asked for; the file system may have refused it.
     wanted_direct: bool,
     validators: Validators,
+    /// There for all that have, or had, a descriptor.
+    pub origin: Option<Rc<Origin>>,
     /// Monotonic milliseconds when all of it was found in the page cache; 0 for never.
     pub resident_ms: Cell<u64>,
 }
@@ -43,7 +57,8 @@ pub const MAX_DIRECT_ALIGNMENT: u32 = 64 * 1024;
 impl OpenedFile {
     /// Takes a descriptor that was just opened, and gives it the mode that the location's settings ask for. A file
     /// system without `O_DIRECT` leaves the file in the ordinary mode.
-    pub fn new(stamp: Stamp, descriptor: OwnedFd, options: &FileOptions) -> OpenedFile {
+    pub fn new(stamp: Stamp, descriptor: OwnedFd, origin: Origin) -> OpenedFile {
+        let options = &origin.options;
         let mut direct = None;
         let wanted_direct = wants_direct(&stamp, options);
         if wanted_direct {
@@ -63,6 +78,7 @@ impl OpenedFile {
             direct,
             wanted_direct,
             validators,
+            origin: Some(Rc::new(origin)),
             resident_ms: Cell::new(0),
         }
     }
@@ -76,13 +92,28 @@ impl OpenedFile {
             direct: None,
             wanted_direct: false,
             validators: self.validators.clone(),
+            origin: None,
             resident_ms: self.resident_ms.clone(),
         }
     }
 
+    /// The same version without its descriptor; `None` where there is none to give up.
+    pub fn without_descriptor(&self) -> Option<OpenedFile> {
+        self.descriptor()?;
+        Some(OpenedFile {
+            stamp: self.stamp,
+            body: Body::GivenUp,
+            direct: None,
+            wanted_direct: self.wanted_direct,
+            validators: self.validators.clone(),
+            origin: Some(self.origin.clone()?),
+            resident_ms: Cell::new(0),
+        })
+    }
+
     pub fn descriptor(&self) -> Option<&Arc<OwnedFd>> {
         match &self.body {
-            Body::Memory(_) => None,
+            Body::Memory(_) | Body::GivenUp => None,
             Body::Descriptor(descriptor) => Some(descriptor),
         }
     }
@@ -115,7 +146,7 @@ impl OpenFile for OpenedFile {
     fn content(&self) -> Option<&[u8]> {
         match &self.body {
             Body::Memory(content) => Some(content),
-            Body::Descriptor(_) => None,
+            Body::Descriptor(_) | Body::GivenUp => None,
         }
     }
 

@@ -97,6 +97,7 @@ pub fn send_range(
                 Err(errno) => Err(errno.into()),
             }
         }
+        Body::GivenUp => Err(io::ErrorKind::InvalidInput.into()),
         Body::Descriptor(_) if file.direct.is_some() => Err(io::ErrorKind::Unsupported.into()),
         Body::Descriptor(descriptor) => send_descriptor(socket, descriptor.as_fd(), offset, length, warmth),
     }
@@ -134,6 +135,7 @@ pub fn read_range(handle: &FileHandle, offset: u64, buffer: &mut [u8], warmth: W
             buffer[..count].copy_from_slice(&rest[..count]);
             Ok(if count == 0 { Copied::Truncated } else { Copied::Bytes(count) })
         }
+        Body::GivenUp => Err(io::ErrorKind::InvalidInput.into()),
         Body::Descriptor(_) if file.direct.is_some() => Ok(Copied::Cold),
         Body::Descriptor(descriptor) => {
             let read = match warmth {

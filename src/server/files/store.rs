@@ -186,6 +186,7 @@ impl Store {
                     let group = self.descriptor_group(key);
                     self.descriptors[group].touch(&mut self.descriptor_links, key);
                 }
+                Body::GivenUp => {}
             },
             Kept::Failed(_) | Kept::Seen(_) => {}
         }
@@ -277,6 +278,7 @@ impl Store {
                 let group = self.descriptor_group(key);
                 self.descriptors[group].add(&mut self.descriptor_links, key);
             }
+            Body::GivenUp => debug_assert!(false, "only readers give up what they have open"),
         }
     }
 
@@ -291,6 +293,7 @@ impl Store {
                 let group = self.descriptor_group(key);
                 self.descriptors[group].remove(&mut self.descriptor_links, key);
             }
+            Body::GivenUp => {}
         }
     }
 

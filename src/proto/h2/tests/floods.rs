@@ -199,7 +199,11 @@ fn frames_without_effect() {
 
 /// A client that asks, and never gives window for the answers.
 fn stalled(streams: u32) -> Seen {
-    let config = Config { max_concurrent_streams: 1000, ..Config::default() };
+    stalled_with(Config { max_concurrent_streams: 1000, ..Config::default() }, streams)
+}
+
+/// The same with this configuration.
+fn stalled_with(config: Config, streams: u32) -> Seen {
     let mut peer = Peer::client();
     peer.frame(Frame::Settings(&[0, 4, 0, 0, 0, 0]));
     for count in 0..streams {
@@ -235,6 +239,34 @@ fn streams_that_wait_for_window_are_given_up() {
     assert_eq!(seen.events[2..], ["1 lost here CANCEL", "3 lost here CANCEL"]);
     assert_eq!(super::describe_frames(&out), ["reset 1 CANCEL", "reset 3 CANCEL"]);
     assert_eq!(seen.server.deadline(), None);
+}
+
+#[test]
+fn streams_that_stand_still_are_named_once_until_they_move() {
+    let config = Config { standing_ms: 200, ..Config::default() };
+    let mut seen = stalled_with(config, 2);
+    let mut out = Vec::new();
+    let named = |seen: &mut Seen, until_ms: u64, out: &mut Vec<u8>| {
+        let mut named = Vec::new();
+        while let Some(now_ms) = seen.server.deadline().filter(|due| *due <= until_ms) {
+            seen.server.on_deadline(now_ms, out).unwrap();
+            named.extend(seen.server.take_standing().iter().map(|stream| (stream.id(), now_ms)));
+        }
+        named
+    };
+    assert_eq!(named(&mut seen, 10_000, &mut out), [(1, 400), (3, 400)]);
+    // One gets some window, takes it, and stands still again.
+    let mut peer = Peer::client();
+    peer.bytes.clear();
+    peer.frame(Frame::WindowUpdate { stream: 1, increment: 10 });
+    seen.read(&peer.bytes, 20_000);
+    let (stream, room) = seen.server.next_turn().unwrap();
+    assert_eq!((stream.id(), room), (1, 10));
+    assert_eq!(seen.server.send_data(stream, &[0; 20], false, &mut out), 10);
+    seen.server.set_has_data(stream, true);
+    let again = named(&mut seen, 30_000, &mut out);
+    assert_eq!(again.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1]);
+    assert!(again[0].1 <= 20_000 + 3 * 200, "{again:?}");
 }
 
 #[test]

@@ -15,6 +15,10 @@ use super::{Mux, Newborn, SharedMux, StreamLink, queue};
 /// Events that one turn takes; the rest of the input is put away for the next.
 const EVENTS_PER_TURN: usize = 512;
 
+/// How long a stream waits for window until what it has open is closed, in milliseconds: longer than the round trip of a
+/// client that reads, so that its downloads open their file once.
+const STANDING_MS: u64 = 200;
+
 impl Client {
     /// The mux, if the connection speaks HTTP/2.
     pub(super) fn mux(&self) -> Option<SharedMux> {
@@ -36,6 +40,7 @@ impl Client {
             connection_window: window.max(standard.connection_window),
             allow_tunnels: true,
             window_timeout_ms: settings.core.send_timeout,
+            standing_ms: STANDING_MS,
             ..standard
         };
         let socket = self.transport.socket().map_or(-1, |socket| socket.as_raw_fd());
@@ -230,6 +235,9 @@ impl Client {
                 drop(mux);
                 self.fail_multiplexed(&error, res);
                 return Fate::Close;
+            }
+            for stream in mux.machine.take_standing() {
+                mux.stand(stream, res);
             }
         }
         if matches!(self.read_frames(&mut &b""[..], key, res), Consumed::Close) {

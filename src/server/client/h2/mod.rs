@@ -63,6 +63,8 @@ struct Slot {
     ended: bool,
     /// The stream is gone.
     lost: bool,
+    /// It has waited for window for long, and its client was not told yet.
+    stands: bool,
     stirred: bool,
 }
 
@@ -189,6 +191,14 @@ impl Mux {
     fn end(&mut self, stream: StreamKey, res: &mut Resources) {
         if let Some(slot) = self.slot(stream) {
             slot.ended = true;
+            Mux::stir(slot, res);
+        }
+    }
+
+    /// The stream waits for window, and has for long.
+    fn stand(&mut self, stream: StreamKey, res: &mut Resources) {
+        if let Some(slot) = self.slot(stream) {
+            slot.stands = true;
             Mux::stir(slot, res);
         }
     }

@@ -207,18 +207,21 @@ impl Client {
     /// Something came for the stream, or it is gone.
     pub fn on_stream_event(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Transport::Stream(end) = &self.transport else { return Fate::Keep };
-        let is_lost = {
+        let (is_lost, stands) = {
             let mut mux = end.link.mux.borrow_mut();
             match mux.slot(end.link.stream) {
                 Some(slot) => {
                     slot.stirred = false;
-                    slot.lost
+                    (slot.lost, std::mem::take(&mut slot.stands))
                 }
-                None => true,
+                None => (true, false),
             }
         };
         if is_lost {
             return self.lose_lane(res);
+        }
+        if stands {
+            self.give_up_files(res);
         }
         if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Tunnel) {
             return self.pump_tunnel(key, res);

@@ -14,14 +14,18 @@ use crate::base::level::Level;
 use crate::http::body::Body;
 use crate::http::body_filters::{BodyFilter, Chain, FilterFailure, FilterSpec, Progress, Signal};
 use crate::http::exchange::Exchange;
+use crate::http::file::FileFailure;
 use crate::http::modules::slice::PlanStep;
 use crate::server::client::{Active, Client, ClientKey};
 use crate::server::compressed::{FormKey, LARGEST_FORM};
-use crate::server::files::{Copied, FileIdentity, TURN_BYTES, Warmth, calls, is_unchanged, read_range};
+use crate::server::files::{
+    Copied, FileIdentity, TURN_BYTES, Warmth, calls, is_given_up, is_unchanged, read_range,
+};
 use crate::server::relay::inbound::Front;
 use crate::server::relay::{Fill, Relay};
 use crate::server::worker::resources::Resources;
 
+use super::reopening::Reopened;
 use super::slices::Slices;
 use super::weave::{Pulled, Weave};
 use super::{COPY_MAX, Output, Pumped, memory_of};
@@ -457,6 +461,20 @@ pub(super) fn take_some(
     }
     let Body::File(range) = piece else { return Ok(Taken::Broken) };
     let range = range.clone();
+    if is_given_up(&range.handle) {
+        return Ok(match output.open_again(&range.handle, key, res) {
+            Reopened::Ready => Taken::Some,
+            Reopened::Reading => Taken::Reading,
+            Reopened::Busy => {
+                exchange.log_not_again(&mut res.env, Some(FileFailure::busy()));
+                Taken::Broken
+            }
+            Reopened::Lost(failure) => {
+                exchange.log_not_again(&mut res.env, failure);
+                Taken::Broken
+            }
+        });
+    }
     let want = usize::try_from(range.length).unwrap_or(usize::MAX).min(work);
     if let Some((offset, buffer)) = &output.read
         && *offset <= range.offset
