@@ -176,6 +176,18 @@ pub struct FramedHead {
     pub websocket: bool,
 }
 
+impl FramedHead {
+    /// Makes it empty, keeping the memory.
+    pub fn clear(&mut self) {
+        let FramedHead { method, secure, authority, path, fields, framing, websocket } = self;
+        for text in [method, authority, path] {
+            text.clear();
+        }
+        fields.clear();
+        (*secure, *framing, *websocket) = (false, RequestFraming::None, false);
+    }
+}
+
 /// Whose directives a call goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PassModule {
@@ -338,6 +350,8 @@ pub struct Passed {
     pub via: Option<Via>,
     /// Recycled memory for the next call's head.
     pub spare: Vec<u8>,
+    /// The same for one that its protocol frames itself.
+    pub spare_framed: Option<Box<FramedHead>>,
 }
 
 impl Passed {
@@ -354,6 +368,10 @@ impl Passed {
         if let Some(call) = self.call.take() {
             self.spare = call.head;
             self.spare.clear();
+            if let Some(mut framed) = call.framed {
+                framed.clear();
+                self.spare_framed = Some(framed);
+            }
         }
         self.response.clear();
         self.length = None;

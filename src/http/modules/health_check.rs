@@ -24,7 +24,7 @@ settings! {
         grpc_place: Option<(Span, IncludeId)> = None, own;
     }
     fields {
-        /// How the servers of the location's group are probed; `None` for not at all.
+        /// How the servers of the location's group are probed (`type=grpc`: by gRPC's own protocol); `None` for not at all.
         check: Option<Arc<CheckPlan>> = None, own;
             "health_check" LOCATION, Arity::at_least(0), default "", once read_check;
     }

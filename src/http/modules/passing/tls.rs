@@ -59,6 +59,9 @@ impl TlsSlot {
     }
 }
 
+/// Of a pair's files.
+type Contents = Vec<Arc<[u8]>>;
+
 /// TLS to upstreams as one or more scopes have it, frozen. Its sessions and its connections live as long as it does; a
 /// reload that changes nothing of it keeps it.
 pub struct UpstreamTls {
@@ -67,7 +70,7 @@ pub struct UpstreamTls {
     /// Certificate and key whose names have variables.
     dynamic: Option<Sources>,
     /// Those whose names have none, and what the files held when they were read last.
-    fixed: Option<(Sources, Mutex<Vec<Arc<[u8]>>>)>,
+    fixed: Option<(Sources, Mutex<Contents>)>,
     /// How long those are kept, and what is.
     cache: Option<(CertificateCache, Mutex<PairCache<ClientTlsConfig>>)>,
     /// Folder that relative paths begin in.

@@ -55,7 +55,10 @@ impl HeadWriter for FramedHead {
             FieldName::Host if value.iter().any(|&byte| byte <= b' ' || byte == 0x7f) => {
                 return Err(RequestWriteError::Value);
             }
-            FieldName::Host => self.authority = value.to_vec(),
+            FieldName::Host => {
+                self.authority.clear();
+                self.authority.extend_from_slice(value);
+            }
             FieldName::ContentLength | FieldName::TransferEncoding => return Err(RequestWriteError::Framing),
             _ => self.fields.push(name, value),
         }

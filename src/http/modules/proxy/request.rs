@@ -95,7 +95,8 @@ fn prepare_for(
         }
     }
     let mut head = exchange.take_call_head();
-    let mut framed = is_framed.then(Box::<FramedHead>::default);
+    let spare = exchange.upstream.as_mut().and_then(|passed| passed.spare_framed.take());
+    let mut framed = is_framed.then(|| spare.unwrap_or_default());
     let written = match &mut framed {
         None => write_head(exchange, context, settings, uri, framing, &mut head),
         Some(framed) => frame_head(exchange, context, settings, uri, framing, framed),

@@ -48,6 +48,8 @@ pub const MOST_STREAMS: u32 = 100;
 const MOST_RESETS: u32 = 50;
 /// See above, in milliseconds.
 const RESETS_MS: u64 = 10_000;
+/// Bytes of memory for bodies that are kept for the next stream.
+const KEPT_INBOX: usize = 16 * 1024;
 /// Bytes of frames that are gathered before they are sent.
 const OUT_BYTES: usize = 64 * 1024;
 
@@ -111,6 +113,8 @@ pub struct Mux {
     /// Stream and slot, by the number that the machine gives open streams.
     streams: Vec<(u32, usize)>,
     scratch: ResponseHead,
+    /// Recycled memory for bodies.
+    spare: Vec<u8>,
     requests: u32,
     opened_ms: u64,
     /// When the last stream ended.
@@ -191,6 +195,10 @@ impl Mux {
     /// Lets go of a relay's place; what it has not finished is reset.
     fn release(&mut self, slot: usize, now_ms: u64) {
         let Some(slot) = self.slots.try_remove(slot) else { return };
+        if self.spare.capacity() == 0 && slot.inbox.capacity() <= KEPT_INBOX {
+            self.spare = slot.inbox;
+            self.spare.clear();
+        }
         match slot.stream {
             Some(stream) => {
                 if now_ms.saturating_sub(self.resets.1) >= RESETS_MS {
@@ -215,7 +223,7 @@ impl Mux {
 }
 
 impl Slot {
-    fn new(client: ClientKey, wants_hints: bool) -> Slot {
+    fn new(client: ClientKey, wants_hints: bool, memory: Vec<u8>) -> Slot {
         Slot {
             client,
             stream: None,
@@ -223,7 +231,7 @@ impl Slot {
             wants_hints,
             hints: None,
             head: None,
-            inbox: Vec::new(),
+            inbox: memory,
             received: 0,
             trailers: Fields::default(),
             ended: false,

@@ -70,7 +70,8 @@ pub fn join(wanted: &Wanted<'_>, res: &mut Resources) -> std::io::Result<StreamL
         None => open(wanted, res)?,
     };
     let mut borrowed = mux.borrow_mut();
-    let slot = borrowed.slots.insert(Slot::new(wanted.client, wanted.call.early_hints));
+    let memory = std::mem::take(&mut borrowed.spare);
+    let slot = borrowed.slots.insert(Slot::new(wanted.client, wanted.call.early_hints, memory));
     borrowed.unopened += 1;
     drop(borrowed);
     Ok(StreamLink { mux, slot })
@@ -144,6 +145,7 @@ fn open(wanted: &Wanted<'_>, res: &mut Resources) -> std::io::Result<SharedMux> 
         unopened: 0,
         streams: Vec::new(),
         scratch: ResponseHead::default(),
+        spare: Vec::new(),
         requests: 0,
         opened_ms: now_ms,
         idle_since_ms: now_ms,

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 use crate::base::level::Level;
 use crate::http::exchange::Exchange;
 use crate::http::upstream_call::Call;
-use crate::message::{Fields, RequestFraming};
+use crate::message::{Fields, RequestFraming, ResponseHead};
 use crate::proto::h1::ResponseFault;
 use crate::proto::h2::{ErrorCode, NewRequest, OpenError, StreamLoss};
 use crate::server::files::calls;
@@ -71,8 +71,8 @@ impl StreamLink {
     }
 
     /// The response's trailers.
-    fn trailers(&self) -> Fields {
-        self.with_slot(|slot| std::mem::take(&mut slot.trailers)).unwrap_or_default()
+    fn take_trailers(&self, trailers: &mut Fields) {
+        self.with_slot(|slot| std::mem::swap(&mut slot.trailers, trailers));
     }
 }
 
@@ -214,7 +214,10 @@ impl Relay {
             Some((None, Some(head), _)) => {
                 run.moved_ms = res.env.now.monotonic_ms;
                 run.received += head.head.fields.text().len() as u64;
-                passed.response = head.head;
+                let memory = std::mem::replace(&mut passed.response, head.head);
+                if let Carrier::Stream(link) = &run.carrier {
+                    link.mux.borrow_mut().recycle(memory);
+                }
                 passed.length = head.length;
                 passed.switched = head.switched;
                 passed.minor = 1;
@@ -273,9 +276,9 @@ impl Relay {
         }
         match (taken.is_last, taken.lost) {
             (true, _) => {
-                let trailers = self.run.as_ref().and_then(Run::stream).map(StreamLink::trailers);
-                if let (Some(passed), Some(trailers)) = (&mut exchange.upstream, trailers) {
-                    passed.trailers = trailers;
+                let link = self.run.as_ref().and_then(Run::stream);
+                if let (Some(passed), Some(link)) = (&mut exchange.upstream, link) {
+                    link.take_trailers(&mut passed.trailers);
                 }
                 self.end_body(Ending::Complete, exchange, res);
                 Received::Over
@@ -361,6 +364,14 @@ impl Mux {
                 (Sending::Head(0), 0)
             }
             Err(OpenError::Invalid(_)) => broken,
+        }
+    }
+
+    /// Takes memory for the next head.
+    fn recycle(&mut self, mut memory: ResponseHead) {
+        if self.scratch.fields.capacity() < memory.fields.capacity() {
+            memory.clear();
+            self.scratch = memory;
         }
     }
 
