@@ -81,7 +81,7 @@ impl Ground {
             })
             .unwrap(),
         );
-        Ground { folder: folder, site, listeners, address, shared: Arc::default(), pool }
+        Ground { folder, site, listeners, address, shared: Arc::default(), pool }
     }
 
     pub(super) fn worker(
