@@ -228,9 +228,12 @@ fn logs_on_a_device_that_is_always_full_stop_no_request() {
 
 #[test]
 fn a_disk_full_of_logs_is_reported_once_and_logging_resumes_when_there_is_room() {
-    let server = Server::start(
+    let server = Server::builder(
         "log_format l '$uri'; keepalive_requests 100000; server { listen {port}; access_log {root}/small/access.log l; return 200 fine; }",
-    );
+    )
+    .file("small/begin", "")
+    .start();
+    assert_eq!(get(server.port(), "/begin").text(), "fine");
     let Some(disk) = SmallDisk::mount(&server.path("small"), 128) else { return };
     server.signal(Signal::USR1);
     eventually("a log on the disk", || disk.path("access.log").exists());

@@ -75,7 +75,7 @@ fn as_long_as_one_upstream_is_well_every_get_is_answered_whatever_the_others_do(
     let backends = [Backend::start("a"), Backend::start("b"), Backend::start("c")];
     let server = group(
         &lines(&backends.each_ref().map(Backend::port)),
-        "proxy_next_upstream error timeout invalid_header http_503; proxy_read_timeout 300ms;",
+        "proxy_next_upstream error timeout invalid_header http_503; proxy_read_timeout 5s;",
     );
     let askers = Askers::start(server.port(), 6, get);
     let mut random = fastrand::Rng::with_seed(61);
