@@ -200,7 +200,8 @@ fn early_hints_pass() {
 
 #[test]
 fn an_upstream_that_takes_no_more_of_a_body_that_still_comes_times_out() {
-    let upstream = upstream(|mut peer| {
+    let config = Config { stream_window: 65_535, connection_window: 65_535, ..Config::default() };
+    let upstream = upstream_with(config, |mut peer| {
         peer.next();
         // No window is given any more.
         std::thread::sleep(Duration::from_secs(20));
