@@ -342,6 +342,22 @@ fn early_hints_pass() {
 }
 
 #[test]
+fn an_upstream_that_takes_no_more_of_a_body_that_still_comes_times_out() {
+    let config = Config { stream_window: 65_535, connection_window: 65_535, ..Config::default() };
+    let upstream = upstream_with(config, |mut peer| {
+        peer.next();
+        // No window is given any more.
+        std::thread::sleep(Duration::from_secs(20));
+    });
+    let server = grpc_with(&upstream, "", "grpc_send_timeout 1s;");
+    let mut client = Client::connect(server.port());
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n");
+    client.send("x".repeat(200_000));
+    assert_eq!(client.read_response().status, 504);
+    logged(&server, "while sending request to upstream");
+}
+
+#[test]
 fn a_body_without_bytes_whose_end_comes_late_holds_the_response_up_no_longer() {
     let upstream = upstream(|mut peer| {
         while let Some((stream, ..)) = peer.read_request() {

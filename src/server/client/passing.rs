@@ -154,7 +154,7 @@ impl Client {
                     active.exchange.log_in_scope(&mut res.env, Level::Error, message);
                     return self.refuse_upload(Status::CONTENT_TOO_LARGE, key, res);
                 }
-                relay.push_upload(bytes);
+                relay.push_upload(bytes, res.env.now.monotonic_ms);
                 // That this was the last piece has to be known now: nothing that comes later brings the question up again.
                 let is_stuck = !relay.has_upload_room() && input.is_empty();
                 let head = &mut active.exchange.head;

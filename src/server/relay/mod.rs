@@ -558,7 +558,7 @@ impl Relay {
         let conduct = &call.conduct;
         let patience = match self.state {
             State::Connecting | State::Securing => conduct.connect_timeout,
-            State::Heading if !run.is_sent() && !self.outbound.awaits_client() => conduct.send_timeout,
+            State::Heading if !run.is_sent() && !self.outbound.is_starved() => conduct.send_timeout,
             // A client that sends its body slowly has its own deadline; the upstream waits for it.
             State::Heading if !run.is_sent() => {
                 self.deadline_ms = u64::MAX;

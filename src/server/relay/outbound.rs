@@ -143,6 +143,11 @@ impl Outbound {
         matches!(&self.source, Source::Stream(stream) if !stream.ended)
     }
 
+    /// Whether there is nothing to send before the client sends more.
+    pub fn is_starved(&self) -> bool {
+        matches!(&self.source, Source::Stream(stream) if !stream.ended && stream.sent == stream.waiting.len())
+    }
+
     /// Whether more of the client's body can be taken now.
     pub fn has_room(&self) -> bool {
         matches!(&self.source, Source::Stream(stream) if !stream.ended && stream.waiting.len() - stream.sent < STREAM_ROOM)
@@ -238,6 +243,18 @@ mod tests {
         outbound.consume(5);
         outbound.forget();
         assert!(!outbound.can_rewind(), "it is gone");
+    }
+
+    #[test]
+    fn what_waits_for_the_peer_does_not_wait_for_the_client() {
+        let mut outbound = stream(true);
+        assert!(outbound.is_starved() && outbound.awaits_client());
+        outbound.push(b"abc");
+        assert!(!outbound.is_starved() && outbound.awaits_client());
+        outbound.consume(3);
+        assert!(outbound.is_starved());
+        outbound.end();
+        assert!(!outbound.is_starved() && !outbound.awaits_client());
     }
 
     #[test]

@@ -21,7 +21,11 @@ impl Relay {
     }
 
     /// Takes a piece of it.
-    pub fn push_upload(&mut self, bytes: &[u8]) {
+    pub fn push_upload(&mut self, bytes: &[u8], now_ms: u64) {
+        if let Some(run) = self.run.as_mut().filter(|_| self.outbound.is_starved()) {
+            // The peer has its time to take it from now on.
+            run.moved_ms = now_ms;
+        }
         self.outbound.push(bytes);
     }
 

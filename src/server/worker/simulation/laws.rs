@@ -37,6 +37,8 @@ pub enum Kind {
     Mirrored,
     /// Between two files.
     Framed,
+    /// Passed on by `grpc_pass`.
+    Called,
 }
 
 impl Kind {
@@ -52,6 +54,8 @@ impl Kind {
         Kind::Guarded,
         Kind::Mirrored,
         Kind::Framed,
+        // Only for upstreams that speak HTTP/2.
+        Kind::Called,
     ];
 
     /// Whether it is for a static file.
@@ -72,6 +76,7 @@ impl Kind {
             Kind::Guarded => 'q',
             Kind::Mirrored => 'm',
             Kind::Framed => 'a',
+            Kind::Called => 'p',
         }
     }
 }
@@ -144,17 +149,19 @@ pub struct Ledger {
     pub faults: bool,
     /// What is not idempotent may be sent again.
     pub may_repeat: bool,
+    /// Upstreams speak HTTP/2.
+    pub calls: bool,
     records: Vec<Record>,
 }
 
 impl Ledger {
-    pub fn new(faults: bool, may_repeat: bool) -> Ledger {
-        Ledger { faults, may_repeat, records: Vec::new() }
+    pub fn new(faults: bool, may_repeat: bool, calls: bool) -> Ledger {
+        Ledger { faults, may_repeat, calls, records: Vec::new() }
     }
 
     /// One more request; its number, from 1.
     pub fn ask(&mut self, dice: &mut Dice) -> usize {
-        let kind = *dice.pick(Kind::ALL);
+        let kind = *dice.pick(&Kind::ALL[..Kind::ALL.len() - usize::from(!self.calls)]);
         let methods = &[Method::Get, Method::Get, Method::Head, Method::Post, Method::Post];
         let method = *dice.pick(if kind.is_file() { &methods[..3] } else { methods });
         let body = if method == Method::Post { dice.body() } else { b"" };

@@ -30,6 +30,7 @@ use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::State;
 use client::Client;
 use dice::Dice;
 use laws::{Ledger, law};
@@ -75,7 +76,7 @@ struct World<'a> {
 impl World<'_> {
     fn new<'a>(seed: u64, stage: &'a mut Stage, upstreams: &'a mut Upstreams) -> World<'a> {
         let mut dice = Dice(seed);
-        let mut ledger = Ledger::new(stage.faults, stage.may_repeat);
+        let mut ledger = Ledger::new(stage.faults, stage.may_repeat, stage.upstreams_speak_h2);
         let (front, now_ms) = (&stage.front, stage.now_ms());
         let clients =
             (0..1 + dice.below(4)).map(|_| Client::new(front, now_ms, &mut ledger, &mut dice)).collect();
@@ -159,7 +160,21 @@ impl World<'_> {
     /// What is left of connections, requests and timers.
     fn left(&self) -> Result<(), String> {
         let (worker, res) = (&self.stage.worker, &self.stage.worker.res);
-        law!(worker.clients.is_empty(), "{} connections are left", worker.clients.len());
+        for (_, client) in &worker.clients {
+            let state = match &client.state {
+                State::Active(active) => format!(
+                    "{} {:?}, status {}, upstream {}",
+                    String::from_utf8_lossy(active.exchange.head.target()),
+                    active.waiting,
+                    active.exchange.response.status.0,
+                    active.relay.is_some()
+                ),
+                State::Multiplexed(mux) => format!("{} streams", mux.borrow().machine.open_streams()),
+                _ => "between requests".to_owned(),
+            };
+            let (due_ms, now_ms) = (client.deadline_ms, self.stage.now_ms());
+            return Err(format!("a connection is left: {state}, due {due_ms}, now {now_ms}"));
+        }
         law!(worker.lanes == 0, "{} lanes are counted", worker.lanes);
         law!(res.links.is_empty(), "{} sockets of upstreams are left", res.links.len());
         law!(res.idle.is_empty() && res.multiplexed.is_empty(), "idle connections are left");

@@ -154,6 +154,7 @@ fn configuration(
         dice.pick(&["1000", "2"]),
         dice.pick(&["1k", "16k"]),
     );
+    let call = if http.contains("proxy_http_version 2") { "grpc_pass grpc://u;" } else { "" };
     format!(
         "events {{}} http {{ {http} server {{ listen {}; http2 on;
             location / {{ proxy_pass http://u; }}
@@ -169,6 +170,7 @@ fn configuration(
                 proxy_pass_request_body off; proxy_set_header Content-Length \"\";
             }}
             location /m/ {{ proxy_pass http://u; mirror /mirror; }}
+            location /p/ {{ {call} }}
             location = /mirror {{ internal; proxy_pass http://u/mirror$request_uri; }}
             location /a/ {{
                 proxy_pass http://u; add_before_body /s/1; add_after_body /s/2; addition_types *; {ZIP}

@@ -111,7 +111,7 @@ impl Connection {
                 let junk: &[&[u8]] = &[
                     b"HTTP/1.1 400 Bad Request\r\n\r\n",
                     b"\0\0\x08\x07\0\0\0\0\x05",
-                    b"\0\0\0\x01\x05\0\0\0\x01",
+                    b"\0\0\0\x01\x05\0\0\0\x63",
                 ];
                 out.extend_from_slice(junk[dice.below(junk.len())]);
                 self.ending = *dice.pick(BREAKS);
