@@ -124,6 +124,17 @@ pub const ACCEPTED: &[Accepted] = &[
         explains: |exchange| exchange.we_refuse() && exchange.lines().any(|line| !line.contains(&b':')),
     },
     Accepted {
+        what: "a chunked body that is broken already is 400, whatever else the answer would be",
+        why: "nginx looks at it too late for its redirects and error pages, and then closes",
+        example: b"GET /file/dir HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        explains: |exchange| {
+            let is_page = |answer: &Answer| answer.status >= 300 && answer.closes;
+            exchange.we_refuse()
+                && exchange.count(b"transfer-encoding") > 0
+                && exchange.first_difference().0.is_some_and(is_page)
+        },
+    },
+    Accepted {
         what: "a trailer line without a colon, or with a bare CR, is 400",
         why: "RFC 9112 section 7.1.2: trailer fields are fields; nginx looks at their line ends only",
         example: b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX\r\n\r\n",
@@ -230,18 +241,12 @@ impl Exchange {
     /// Lines of heads, without the request lines and the ends of lines. Bodies, as far as they can be told, do not count.
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let mut is_head = false;
-        let mut is_first = true;
         self.bytes.split(|&byte| byte == b'\n').filter_map(move |line| {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                (is_head, is_first) = (false, true);
-                return None;
-            }
-            if is_first {
-                (is_head, is_first) = (find(line, b"HTTP/"), false);
-                return None;
-            }
-            is_head.then_some(line)
+            let was_head = is_head;
+            // A request line may stand right behind a body.
+            is_head = !line.is_empty() && (is_head || find(line, b"HTTP/"));
+            (was_head && is_head).then_some(line)
         })
     }
 

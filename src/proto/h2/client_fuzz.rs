@@ -7,8 +7,11 @@ use crate::message::{Fields, RequestFraming, ResponseHead};
 use super::fuzz::{SMALL_CONFIG, frames_of};
 use super::{Client, ClientEvent, ErrorCode, Frame, NewRequest, OpenError, PREFACE, StreamKey};
 
+/// Method, authority, path and protocol.
+type Parts = (&'static [u8], &'static [u8], &'static [u8], Option<&'static [u8]>);
+
 /// Requests that a client is given to send, the last ones such as can't be sent.
-const REQUESTS: &[(&[u8], &[u8], &[u8], Option<&[u8]>)] = &[
+const REQUESTS: &[Parts] = &[
     (b"GET", b"Example.com:81", b"/a?b", None),
     (b"HEAD", b"a", b"*", None),
     (b"POST", b"", b"/", None),

@@ -256,6 +256,17 @@ fn what_cannot_be_cut_is_an_error_and_what_is_no_time_is_the_whole() {
 }
 
 #[test]
+fn samples_that_last_no_time_are_kept_at_the_start() {
+    let mut track = video();
+    for (duration, _) in &mut track.samples[..3] {
+        *duration = 0;
+    }
+    let mut world = world("", movie(&[track], false));
+    assert_eq!(letters(&read(&world.get("/a.mp4?end=1").body)[0]), "abcde");
+    assert_eq!(letters(&read(&world.get("/a.mp4?start=0.5").body)[0]), "efghij");
+}
+
+#[test]
 fn seconds_have_as_many_digits_as_one_likes() {
     for (text, ms) in [("1", Some(1000)), ("1.5", Some(1500)), (".25", Some(250)), ("0.123999", Some(123)), ("1.", Some(1000))] {
         assert_eq!(milliseconds(text.as_bytes()), ms, "{text}");
