@@ -31,16 +31,6 @@ impl Ground {
         })
     }
 
-    /// One that passes everything on to the group `u` of these directives.
-    pub(super) fn passing(http: &str) -> Ground {
-        Ground::of(1, &|address, root| {
-            let http = http.replace("{root}", root);
-            format!(
-                "events {{}} http {{ {http} server {{ listen {address}; location / {{ proxy_pass http://u; }} }} }}"
-            )
-        })
-    }
-
     /// One of the text that is made of its address and its folder.
     pub(super) fn of(workers: usize, text: &dyn Fn(SocketAddr, &str) -> String) -> Ground {
         let folder = tempfile::tempdir().unwrap();
