@@ -102,7 +102,8 @@ fn ask_one(server: &Server, bytes: &str) -> (Response, Vec<String>) {
         .iter()
         .map(|(name, value)| (name.to_ascii_lowercase(), value))
         .filter(|(name, _)| {
-            !IGNORED.contains(&&name[..]) && !(name == "content-length" && names_server(&response))
+            let is_foreign = name == "content-length" && names_server(&response);
+            !is_foreign && !IGNORED.contains(&&name[..])
         })
         .map(|(name, value)| format!("{name}: {}", value.replace(&server.port().to_string(), "{port}")))
         .collect();

@@ -10,14 +10,14 @@ use super::line::Address;
 
 /// A scripted client: one connection.
 pub enum Client {
-    H1(client_h1::Client),
+    H1(Box<client_h1::Client>),
     H2(Box<client_h2::Client>),
 }
 
 impl Client {
     pub fn new(front: &Address, now_ms: u64, ledger: &mut Ledger, dice: &mut Dice) -> Client {
         match dice.one_in(2) {
-            true => Client::H1(client_h1::Client::new(front, ledger, dice)),
+            true => Client::H1(Box::new(client_h1::Client::new(front, ledger, dice))),
             false => Client::H2(Box::new(client_h2::Client::new(front, now_ms, ledger, dice))),
         }
     }

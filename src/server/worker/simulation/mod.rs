@@ -160,7 +160,7 @@ impl World<'_> {
     /// What is left of connections, requests and timers.
     fn left(&self) -> Result<(), String> {
         let (worker, res) = (&self.stage.worker, &self.stage.worker.res);
-        for (_, client) in &worker.clients {
+        if let Some((_, client)) = worker.clients.iter().next() {
             let state = match &client.state {
                 State::Active(active) => format!(
                     "{} {:?}, status {}, upstream {}",

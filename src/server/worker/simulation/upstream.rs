@@ -18,7 +18,7 @@ pub struct Upstreams {
 }
 
 enum Connection {
-    H1(upstream_h1::Connection),
+    H1(Box<upstream_h1::Connection>),
     H2(Box<upstream_h2::Connection>),
 }
 
@@ -55,7 +55,7 @@ impl Upstreams {
             let line = Line::new(socket);
             self.connections.push(match self.speaks_h2 {
                 true => Connection::H2(Box::new(upstream_h2::Connection::new(line, now_ms, dice))),
-                false => Connection::H1(upstream_h1::Connection::new(line)),
+                false => Connection::H1(Box::new(upstream_h1::Connection::new(line))),
             });
         }
     }
