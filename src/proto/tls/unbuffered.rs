@@ -162,10 +162,10 @@ impl Unbuffered {
     /// Encrypts the pieces, one behind the other, into as few records of `record_size` bytes as can be. Nothing is
     /// written before the handshake lets it.
     pub fn write(&mut self, pieces: &[IoSlice<'_>], record_size: usize, output: &mut Vec<u8>) {
+        let Some(last) = pieces.iter().rposition(|piece| !piece.is_empty()) else { return };
         self.with_traffic(output, |traffic, output| {
             // The library takes one slice: what is smaller than a record is gathered.
             let mut gathered: SmallVec<[u8; 2048]> = SmallVec::new();
-            let last = pieces.iter().rposition(|piece| !piece.is_empty()).unwrap_or(0);
             for (at, piece) in pieces.iter().enumerate() {
                 let mut rest: &[u8] = piece;
                 if !gathered.is_empty() {

@@ -30,7 +30,7 @@ impl Files {
     /// `open_file_cache` says that it is to be kept.
     pub fn close_given_up(&mut self, handle: &FileHandle) {
         let origin = OpenedFile::behind(handle).and_then(|file| file.origin.as_deref());
-        let Some(origin) = origin.filter(|origin| origin.options.cache.is_none()) else { return };
+        let Some(origin) = origin.filter(|origin| !origin.is_cached) else { return };
         let Some(key) = self.store.find(CacheId::of(None), origin.path.as_bytes()) else { return };
         if let Kept::Open(file) = &self.store.entry(key).kept
             && file.descriptor().is_some()

@@ -476,7 +476,7 @@ impl Files {
         }
         let uses = key.map_or(1, |key| self.store.entry(key).uses);
         let file = descriptor.map(|descriptor| {
-            let origin = Origin { path: path.clone(), root_len, symlinks, options: options.clone() };
+            let origin = Origin::new(path.clone(), root_len, symlinks, options);
             Rc::new(OpenedFile::new(stamp, descriptor, origin))
         });
         let keep_open = options.cache.is_none() || uses >= options.min_uses;

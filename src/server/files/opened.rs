@@ -29,7 +29,23 @@ pub struct Origin {
     pub path: CString,
     pub root_len: u32,
     pub symlinks: Symlinks,
+    /// Without their cache: an opened file must not keep a cache alive that no configuration names any more.
     pub options: FileOptions,
+    /// Whether `open_file_cache` was to keep it.
+    pub is_cached: bool,
+}
+
+impl Origin {
+    pub fn new(path: CString, root_len: u32, symlinks: Symlinks, options: &FileOptions) -> Origin {
+        let is_cached = options.cache.is_some();
+        Origin {
+            path,
+            root_len,
+            symlinks,
+            options: FileOptions { cache: None, ..options.clone() },
+            is_cached,
+        }
+    }
 }
 
 /// A regular file, opened; it never changes. A newer version of the file is another value.
