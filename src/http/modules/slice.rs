@@ -1,11 +1,11 @@
 //! `slice`: a response that its upstream is asked for in slices of one size, one request after the other, so that each
 //! of them can be kept and fetched by itself.
 //!
-//! 1. `proxy_set_header Range $slice_range` asks for the slice that the client's range begins in: [`append_range`].
+//! 1. `proxy_set_header Range $slice_range` asks for the slice that the client's range begins in: `append_range`.
 //! 2. `filter` looks at the answer. A 206 with the right Content-Range becomes the 200 of the whole; `ranges` makes it
 //!    the client's own 206. Any other status passes as it is: that upstream knows no ranges.
-//! 3. The [`Plan`] says which bytes of which slice are the client's. The shell follows it: the upstream's own response
-//!    first, then an [`Order`] at a time, each for the next slice.
+//! 3. The `Plan` says which bytes of which slice are the client's. The shell follows it: the upstream's own response
+//!    first, then an `Order` at a time, each for the next slice.
 //! 4. Those are requests in the same location with the same head, and `filter` looks at their answers too. One that is
 //!    not the slice that was asked for, or of another version, ends the body before its time.
 
