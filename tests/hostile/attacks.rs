@@ -433,7 +433,7 @@ fn idle_handshakes(field: &Field, _: usize) {
         } else {
             std::thread::sleep(Duration::from_millis(20));
         }
-        if idle.len() % 50 == 0 {
+        if idle.len().is_multiple_of(50) {
             let before = idle.len();
             idle.retain_mut(|(watch, _)| {
                 let _ = watch.set_nonblocking(true);
