@@ -411,7 +411,8 @@ class Soak:
             *[f"| {name} | {count:,} |" for name, count in sorted(self.done.items())],
             "", "Lines of the error log (level info) by their reason:", "", "| | lines |", "| --- | ---: |",
             *[f"| {reason} | {count:,} |" for reason, count in counts.most_common()], "",
-            "Nothing grew, failed or complained." if not faults else "Not as it should be:", "",
+            f"Nothing failed or complained, and nothing grew by more than the slack ({MEMORY_SLACK_KIB} KiB anonymous, "
+            f"{DESCRIPTOR_SLACK} descriptors)." if not faults else "Not as it should be:", "",
             *[f"- {fault}" for fault in faults],
         ]
         (out / "summary.md").write_text("\n".join(lines).rstrip() + "\n")
