@@ -16,8 +16,9 @@ const ATTACK: Duration = Duration::from_millis(2500);
 const LONGEST_ATTACK: Duration = Duration::from_secs(15);
 /// How long memory and descriptors may take to come back.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a process keeps of memory that it once needed, for the next time: heaps in pieces, buffers of workers, caches.
-const KEPT_KIB: usize = 24 << 10;
+/// What a process keeps of memory that it once needed, for the next time: heaps in pieces, buffers of workers, compressed
+/// forms (`server::compressed` bounds them for each worker).
+const KEPT_KIB: usize = 48 << 10;
 /// Descriptors that may come and go by themselves.
 const SPARE_DESCRIPTORS: usize = 8;
 

@@ -249,7 +249,7 @@ fn our_certificate_is_taken_up_when_its_files_change() {
     });
     assert!(seen().contains(r#""client": ["revoked"]"#));
     server.write("own.key", read("client.key"));
-    // Nor are sessions taken up that began with the other.
+    // Sessions that began with the other are not taken up either.
     eventually("the new certificate", || seen().contains(r#""client": ["J"#));
     assert!(seen().contains(r#""client": ["J"#));
     assert!(server.error_log().contains("own.pem\" for upstreams was replaced"), "{}", server.error_log());

@@ -24,6 +24,8 @@ struct Kept {
     peers: HashMap<Key, Sessions>,
     /// The keys in the order in which they came.
     order: VecDeque<Key>,
+    /// How often they were all forgotten.
+    generation: u64,
 }
 
 #[derive(Default)]
@@ -40,9 +42,10 @@ impl std::fmt::Debug for ClientSessions {
 }
 
 impl ClientSessions {
-    /// Forgets them all.
+    /// Forgets them all, and those that connections bring which began before: they are with the same certificate.
     pub fn clear(&self) {
-        *self.lock() = Kept::default();
+        let mut kept = self.lock();
+        *kept = Kept { generation: kept.generation + 1, ..Kept::default() };
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -69,12 +72,14 @@ impl Kept {
 pub struct PeerSessions {
     all: Arc<ClientSessions>,
     peer: Arc<str>,
+    /// That of the sessions when the connection began.
+    generation: u64,
 }
 
 impl PeerSessions {
     /// Those with this peer.
     pub fn new(all: &Arc<ClientSessions>, peer: &str) -> PeerSessions {
-        PeerSessions { all: Arc::clone(all), peer: peer.into() }
+        PeerSessions { all: Arc::clone(all), peer: peer.into(), generation: all.lock().generation }
     }
 
     fn key(&self, name: &ServerName<'_>) -> Key {
@@ -82,7 +87,10 @@ impl PeerSessions {
     }
 
     fn change(&self, name: ServerName<'static>, change: impl FnOnce(&mut Sessions)) {
-        change(self.all.lock().of((Arc::clone(&self.peer), name)));
+        let mut kept = self.all.lock();
+        if kept.generation == self.generation {
+            change(kept.of((Arc::clone(&self.peer), name)));
+        }
     }
 
     fn look<T>(&self, name: &ServerName<'_>, look: impl FnOnce(&mut Sessions) -> Option<T>) -> Option<T> {
@@ -144,5 +152,19 @@ mod tests {
         assert_eq!(first.kx_hint(&name), None);
         assert_eq!(all.lock().peers.len(), MOST_PEERS);
         assert_eq!(all.lock().order.len(), MOST_PEERS);
+    }
+
+    #[test]
+    fn what_was_forgotten_is_not_brought_back_by_connections_from_before() {
+        let all = Arc::new(ClientSessions::default());
+        let name = ServerName::try_from("example.com").unwrap();
+        let before = PeerSessions::new(&all, "a");
+        before.set_kx_hint(name.clone(), NamedGroup::X25519);
+        all.clear();
+        before.set_kx_hint(name.clone(), NamedGroup::X25519);
+        let after = PeerSessions::new(&all, "a");
+        assert_eq!(after.kx_hint(&name), None);
+        after.set_kx_hint(name.clone(), NamedGroup::X25519);
+        assert_eq!(after.kx_hint(&name), Some(NamedGroup::X25519));
     }
 }
