@@ -70,6 +70,16 @@ fn thread_fields(pid: Pid, name: &str, field: &str) -> Vec<String> {
     values
 }
 
+/// The nice values of the workers.
+fn priorities(pid: Pid) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", number(pid))).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stats
+        .filter(|stat| stat.contains("(thalweg/w"))
+        .filter_map(|stat| Some(stat.rsplit_once(')')?.1.split_whitespace().nth(16)?.to_owned()))
+        .collect()
+}
+
 fn workers(server: &Server) -> usize {
     thread_fields(server_process(server), "thalweg/w", "Name").len()
 }
@@ -624,13 +634,10 @@ fn limits_affinity_and_priority_are_applied() {
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", number(process))).unwrap();
     let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["777", "777"]);
-    let bound = thread_fields(process, "thalweg/w", "Cpus_allowed_list");
-    assert!(bound.iter().all(|list| list.parse::<u32>().is_ok()), "{bound:?}");
-    let nice = |entry: std::io::Result<std::fs::DirEntry>| {
-        let stat = std::fs::read_to_string(entry.unwrap().path().join("stat")).unwrap();
-        let worker = stat.contains("(thalweg/w");
-        worker.then(|| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().to_owned())
-    };
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", number(process))).unwrap();
-    assert_eq!(tasks.filter_map(nice).collect::<Vec<_>>(), ["3"]);
+    // A worker has its name before it binds itself.
+    eventually("a worker on one processor", || {
+        let bound = thread_fields(process, "thalweg/w", "Cpus_allowed_list");
+        matches!(&bound[..], [list] if list.parse::<u32>().is_ok())
+    });
+    eventually("a worker of that priority", || priorities(process) == ["3"]);
 }
