@@ -147,6 +147,24 @@ fn the_connection_s_window_is_waited_for_without_files_as_well() {
 }
 
 #[test]
+fn a_client_that_gives_windows_and_reads_nothing_holds_no_files_either() {
+    let server = start("");
+    let mut h2 = H2::over(Client::connect(server.port()), &[(4, 0x100_0000)]);
+    h2.gives_window = false;
+    h2.send(WINDOW_UPDATE, 0, 0, &0x1000_0000u32.to_be_bytes());
+    let ids: Vec<u32> = (0..FILES).map(|number| h2.get(&format!("/{number}.bin"))).collect();
+    // 20 MB: more than both sockets hold.
+    eventually("files that are sent", || open_files(&server) > 0);
+    wait_until_all_are_closed(&server);
+    for (number, id) in ids.into_iter().enumerate() {
+        let got = h2.wait(id);
+        assert!(got.reset.is_none() && got.body == content(number), "{number}");
+    }
+    server.access_log_lines(FILES);
+    assert_eq!(errors(&server), [""; 0]);
+}
+
+#[test]
 fn ranges_and_compressed_bodies_go_on_where_they_stopped() {
     let server = start("gzip on; gzip_types *; gzip_min_length 1;");
     let mut h2 = without_window(&server);

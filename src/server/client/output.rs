@@ -622,6 +622,7 @@ impl Client {
                 let timeout = active.exchange.scope_settings().core.send_timeout;
                 self.await_client(timeout, now_ms);
             }
+            State::Multiplexed(_) => self.await_frames_taken(true, res),
             _ => {
                 let timeout = res.site_of(self).settings(res.root_of(self)).core.send_timeout;
                 self.await_client(timeout, now_ms);

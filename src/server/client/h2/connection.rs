@@ -15,9 +15,9 @@ use super::{Mux, Newborn, SharedMux, StreamLink, queue};
 /// Events that one turn takes; the rest of the input is put away for the next.
 const EVENTS_PER_TURN: usize = 512;
 
-/// How long a stream waits for window until what it has open is closed, in milliseconds: longer than the round trip of a
-/// client that reads, so that its downloads open their file once.
-const STANDING_MS: u64 = 200;
+/// How long a stream waits for window, or for a socket that takes nothing, until what it has open is closed, in
+/// milliseconds: longer than the round trip of a client that reads, so that its downloads open their file once.
+pub(super) const STANDING_MS: u64 = 200;
 
 impl Client {
     /// The mux, if the connection speaks HTTP/2.
@@ -149,16 +149,15 @@ impl Client {
         // The buffers change places, so that each keeps its memory.
         debug_assert!(res.out.is_empty(), "a turn begins with nothing gathered");
         std::mem::swap(&mut shared.borrow_mut().out, &mut res.out);
+        let owed = self.unsent.len() + res.out.len();
         let flushed = self.flush(res);
         std::mem::swap(&mut shared.borrow_mut().out, &mut res.out);
         let now_ms = res.env.now.monotonic_ms;
         match flushed {
-            Ok(true) => {}
+            Ok(true) => shared.borrow_mut().stall = None,
             Ok(false) => {
                 self.want_write(key, res);
-                let site = res.site_of(self);
-                shared.borrow_mut().pace.rest(now_ms);
-                self.await_reader(&site.settings(res.root_of(self)).core, now_ms);
+                self.await_frames_taken(self.unsent.len() < owed, res);
                 return Fate::Keep;
             }
             Err(_) => return Fate::Close,
@@ -184,6 +183,20 @@ impl Client {
             }
             _ => Fate::Close,
         }
+    }
+
+    /// The socket is full; `moved` says whether it took something before it was.
+    pub(in super::super) fn await_frames_taken(&mut self, moved: bool, res: &Resources) {
+        let Some(shared) = self.mux() else { return };
+        let now_ms = res.env.now.monotonic_ms;
+        let site = res.site_of(self);
+        let mut mux = shared.borrow_mut();
+        mux.pace.rest(now_ms);
+        // What it asks for meanwhile does not make it a reader.
+        if moved || mux.stall.is_none() {
+            self.await_reader(&site.settings(res.root_of(self)).core, now_ms);
+        }
+        self.set_deadline(self.patience_ms.min(self.pace.due_ms()).min(mux.stalled(moved, now_ms)));
     }
 
     /// The deadline of a connection that has nothing to send now.
@@ -218,12 +231,13 @@ impl Client {
     pub fn on_frames_deadline(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let site = res.site_of(self);
         let core = &site.settings(res.root_of(self)).core;
+        let Some(shared) = self.mux() else { return Fate::Keep };
+        let now_ms = res.env.now.monotonic_ms;
         if !self.unsent.is_empty() {
+            shared.borrow_mut().stand_if_stalled(now_ms, res);
             return self.on_reader_deadline(core.send_min_rate, core.send_timeout, res);
         }
-        let Some(shared) = self.mux() else { return Fate::Keep };
         queue(&shared, res);
-        let now_ms = res.env.now.monotonic_ms;
         let judged = shared.borrow_mut().judge_window(core, now_ms);
         if let Some((bytes, waited_ms)) = judged {
             return self.cut_reader(bytes, waited_ms, res);

@@ -26,6 +26,7 @@ use crate::proto::h2::{ErrorCode, Server, StreamKey};
 use crate::server::worker::resources::Resources;
 
 use super::{Active, ClientKey};
+use connection::STANDING_MS;
 
 /// Bytes of frames that are gathered before they are sent.
 pub const OUT_BYTES: usize = 64 * 1024;
@@ -46,10 +47,21 @@ pub struct Mux {
     pub amid_since_ms: Option<u64>,
     /// Whether the client opens the connection's window as fast as it must.
     pub pace: Pace,
+    /// The socket takes nothing.
+    stall: Option<Stall>,
     /// The connection is gone.
     pub closed: bool,
     slots: Vec<Slot>,
     queued: bool,
+}
+
+/// A socket that takes nothing.
+#[derive(Clone, Copy)]
+struct Stall {
+    /// Since when, in monotonic milliseconds.
+    since_ms: u64,
+    /// It has lasted for long, and the streams were told.
+    told: bool,
 }
 
 /// One stream's side of the connection.
@@ -120,6 +132,7 @@ impl Mux {
             last_end_ms: 0,
             amid_since_ms: None,
             pace: Pace::default(),
+            stall: None,
             closed: false,
             slots: Vec::new(),
             queued: false,
@@ -198,6 +211,32 @@ impl Mux {
     /// The stream waits for window, and has for long.
     fn stand(&mut self, stream: StreamKey, res: &mut Resources) {
         if let Some(slot) = self.slot(stream) {
+            slot.stands = true;
+            Mux::stir(slot, res);
+        }
+    }
+
+    /// The socket is full, and `moved` says whether it took something before it was. When the streams are to be told, in
+    /// monotonic milliseconds.
+    fn stalled(&mut self, moved: bool, now_ms: u64) -> u64 {
+        let fresh = Stall { since_ms: now_ms, told: false };
+        let stall = *self.stall.insert(self.stall.filter(|_| !moved).unwrap_or(fresh));
+        if stall.told { u64::MAX } else { stall.since_ms + STANDING_MS }
+    }
+
+    /// Whether the socket has taken nothing for long.
+    pub fn is_stalled(&self) -> bool {
+        self.stall.is_some_and(|stall| stall.told)
+    }
+
+    /// Tells the streams that the socket has taken nothing for long, once it has.
+    fn stand_if_stalled(&mut self, now_ms: u64, res: &mut Resources) {
+        let Some(stall) = &mut self.stall else { return };
+        if stall.told || stall.since_ms + STANDING_MS > now_ms {
+            return;
+        }
+        stall.told = true;
+        for slot in self.slots.iter_mut().filter(|slot| slot.client.is_some()) {
             slot.stands = true;
             Mux::stir(slot, res);
         }

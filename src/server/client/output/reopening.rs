@@ -1,4 +1,5 @@
-//! Files of streams that wait for window: given up, and opened again when there is some.
+//! Files of streams that wait for window, or for a socket that takes nothing: given up, and opened again when the stream
+//! can go on.
 //!
 //! A stream goes on with the very version of the file that it began with, or not at all: two versions in one body would
 //! be neither, and nobody would see it.
@@ -27,9 +28,10 @@ pub(super) enum Reopened {
 }
 
 impl Client {
-    /// The stream has waited for window for long: closes what it has open.
+    /// The stream has waited for window, or for its connection's socket, for long: closes what it has open.
     pub fn give_up_files(&mut self, res: &mut Resources) {
-        if self.room() > 0 {
+        let is_stalled = self.stream().is_some_and(|end| end.link.mux.borrow().is_stalled());
+        if self.room() > 0 && !is_stalled {
             return;
         }
         let State::Active(active) = &mut self.state else { return };
