@@ -2,6 +2,7 @@
 
 use crate::base::clock::{Now, RenderedDates};
 use crate::base::log::LogQueue;
+use crate::proto::h2::LIMIT_COUNT;
 
 use super::access_queue::AccessQueue;
 use super::exchange::ConnectionFacts;
@@ -41,6 +42,8 @@ pub struct ConnectionCounts {
     pub slow_readers: u64,
     /// Connections that were refused for `client_connections_max`; they are not among those accepted.
     pub refused: u64,
+    /// Connections that each of HTTP/2's limits has closed, in the order of [`Limit::ALL`](crate::proto::h2::Limit::ALL).
+    pub http2_limits: [u64; LIMIT_COUNT],
 }
 
 impl ConnectionCounts {
@@ -64,6 +67,7 @@ impl std::ops::Add for ConnectionCounts {
             slow_bodies: self.slow_bodies + other.slow_bodies,
             slow_readers: self.slow_readers + other.slow_readers,
             refused: self.refused + other.refused,
+            http2_limits: std::array::from_fn(|limit| self.http2_limits[limit] + other.http2_limits[limit]),
         }
     }
 }

@@ -34,6 +34,7 @@ mod hostile;
 mod http1;
 mod http2;
 mod http2_descriptors;
+mod http2_limits;
 mod limit_conn;
 mod limit_req;
 mod listen;

@@ -1,5 +1,6 @@
 //! HTTP/2 to clients: the directives of nginx's v2 module. The protocol itself is in [`crate::proto::h2`].
 
+use crate::base::ascii::append_decimal;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::http::build::Scope;
 use crate::http::build::arguments::{flag, number, size, without_meaning};
@@ -8,6 +9,7 @@ use crate::http::settings::settings;
 use crate::http::site::{AddressId, ServerId, Site};
 use crate::http::variables::VariableEntry;
 use crate::message::Version;
+use crate::proto::h2::Limit;
 
 settings! {
     module http2;
@@ -58,6 +60,32 @@ pub static VARIABLES: &[VariableEntry] = &[VariableEntry::new("http2", |exchange
     }
     false
 })];
+
+macro_rules! limit_variables {
+    ($($name:literal $limit:ident,)+) => {
+        /// Ours: how many connections each limit against floods has closed, by the limit's name.
+        pub static LIMIT_VARIABLES: &[VariableEntry] = &[
+            $(VariableEntry::new($name, |_, context, out| {
+                append_decimal(out, context.env.system.connections().http2_limits[Limit::$limit as usize]);
+                true
+            }),)+
+        ];
+    };
+}
+
+limit_variables! {
+    "http2_limit_rapid_reset" RapidReset,
+    "http2_limit_stream_errors" StreamErrors,
+    "http2_limit_continuations" Continuations,
+    "http2_limit_block_bytes" BlockBytes,
+    "http2_limit_empty_frames" EmptyFrames,
+    "http2_limit_pings" Pings,
+    "http2_limit_settings" Settings,
+    "http2_limit_window_updates" WindowUpdates,
+    "http2_limit_priorities" Priorities,
+    "http2_limit_ignored_frames" IgnoredFrames,
+    "http2_limit_stalled_streams" StalledStreams,
+}
 
 fn preread_size(scope: &mut Scope, call: &Call) -> Result<u64, Complaint> {
     match size(scope, call)? {

@@ -304,6 +304,7 @@ static VARIABLES: &[&[VariableEntry]] = &[
     secure_link::VARIABLES,
     ssl::VARIABLES,
     http2::VARIABLES,
+    http2::LIMIT_VARIABLES,
     userid::VARIABLES,
     browser::VARIABLES,
     stub_status::VARIABLES,

@@ -198,6 +198,7 @@ impl Client {
             has_data: false,
             interims: 0,
             stalled_ms: None,
+            window_timeout_ms: core.config.stream_timeout_ms(),
             is_standing: false,
         }))
     }

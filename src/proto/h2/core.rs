@@ -29,8 +29,8 @@ pub struct Config {
     pub max_frame_size: u32,
     /// Whether clients may ask for WebSockets (RFC 8441), or for CONNECT.
     pub allow_tunnels: bool,
-    /// How long a stream may wait for window before it is reset, in milliseconds (`send_timeout`). It is looked at every
-    /// quarter of that.
+    /// How long a stream may wait for window before it is reset, in milliseconds (`send_timeout`), unless the caller says
+    /// otherwise for one of them. It is looked at every quarter of that.
     pub window_timeout_ms: u64,
     /// How long a stream waits for window until the caller is told, in milliseconds, so that it lets go of what it
     /// holds for the stream; the largest number for never.
@@ -44,11 +44,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// When to look again at streams that wait for window; soon, where there are some of which the caller may have to
-    /// be told.
-    pub(super) fn stall_interval_ms(&self, is_news: bool) -> u64 {
-        let quarter = self.window_timeout_ms / 4;
-        if is_news { quarter.min(self.standing_ms).max(1) } else { quarter.max(1) }
+    /// When to look for the first time at a stream that waits for window, in milliseconds.
+    pub(super) fn first_look_ms(&self) -> u64 {
+        (self.window_timeout_ms / 4).min(self.standing_ms).max(1)
+    }
+
+    /// How long a stream may wait for window that nothing else is said of.
+    pub(super) fn stream_timeout_ms(&self) -> u32 {
+        u32::try_from(self.window_timeout_ms).unwrap_or(u32::MAX)
     }
 }
 
@@ -432,11 +435,12 @@ impl Core {
 
     /// Resets streams that waited for window for too long.
     fn check_stalls(&mut self, out: &mut Vec<u8>) -> Result<(), ConnectionError> {
-        let (now_ms, timeout) = (self.now_ms, self.config.window_timeout_ms);
+        let now_ms = self.now_ms;
         let is_blocked = self.send_window.available() == 0;
         let content_sent_ms = self.content_sent_ms;
         let mut overdue = Vec::new();
-        let (mut waits, mut is_news) = (false, false);
+        // None waits on.
+        let mut next_look_ms = u64::MAX;
         for (slot, stream) in self.streams.iter_mut() {
             if !stream.has_data || (!is_blocked && stream.send_window.available() > 0) {
                 continue;
@@ -447,20 +451,22 @@ impl Core {
                 stream.is_standing = now_ms - since >= self.config.standing_ms;
                 match stream.is_standing {
                     true => self.standing.push(StreamKey { slot, id: stream.id }),
-                    false => is_news = true,
+                    // Soon: the caller may have to be told.
+                    false => next_look_ms = next_look_ms.min(self.config.standing_ms),
                 }
             }
             if stream.send_window.available() > 0 {
                 // The connection's window, which others may have used up: they are to stand still as well.
                 since = since.max(content_sent_ms);
             }
-            if now_ms - since >= timeout {
+            let timeout_ms = u64::from(stream.window_timeout_ms);
+            if now_ms - since >= timeout_ms {
                 overdue.push(StreamKey { slot, id: stream.id });
             } else {
-                waits = true;
+                next_look_ms = next_look_ms.min(timeout_ms / 4);
             }
         }
-        self.stall_check_ms = waits.then_some(now_ms + self.config.stall_interval_ms(is_news));
+        self.stall_check_ms = (next_look_ms < u64::MAX).then(|| now_ms + next_look_ms.max(1));
         for key in overdue {
             self.remove(key, out);
             self.reset_here.add(key.id);

@@ -54,7 +54,7 @@ impl Core {
 
     /// Sees to it that streams that wait for window do not do so for ever.
     pub fn watch_stalls(&mut self) {
-        let due_ms = self.now_ms + self.config.stall_interval_ms(true);
+        let due_ms = self.now_ms + self.config.first_look_ms();
         self.stall_check_ms = Some(self.stall_check_ms.map_or(due_ms, |check_ms| check_ms.min(due_ms)));
     }
 

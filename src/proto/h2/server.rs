@@ -245,6 +245,7 @@ impl Server {
             has_data: false,
             interims: 0,
             stalled_ms: None,
+            window_timeout_ms: core.config.stream_timeout_ms(),
             is_standing: false,
         })
     }
@@ -386,6 +387,13 @@ impl Server {
     /// Gives a stream up, a response that can't be finished say (INTERNAL_ERROR).
     pub fn reset(&mut self, stream: StreamKey, code: ErrorCode, out: &mut Vec<u8>) {
         self.core.send_reset(stream, code, out);
+    }
+
+    /// How long this stream may wait for window before it is reset, in milliseconds (a location's `send_timeout`).
+    pub fn set_window_timeout(&mut self, stream: StreamKey, timeout_ms: u64) {
+        if let Some(open) = self.core.streams.get_mut(stream) {
+            open.window_timeout_ms = u32::try_from(timeout_ms).unwrap_or(u32::MAX);
+        }
     }
 
     /// What a client asked for by Priority field or PRIORITY_UPDATE, for upstreams and logs.

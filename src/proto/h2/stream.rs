@@ -170,6 +170,8 @@ pub(super) struct Stream {
     pub interims: u8,
     /// When it was first seen to wait for window, in milliseconds; since then nothing could be sent.
     pub stalled_ms: Option<u64>,
+    /// How long it may wait, in milliseconds.
+    pub window_timeout_ms: u32,
     /// It has done so for so long that the caller is told.
     pub is_standing: bool,
 }

@@ -144,8 +144,10 @@ impl Client {
             upgrade: switches,
         };
         let (framing, head_bytes) = self.wire.respond(&exchange.response, &options, &mut res.out);
-        if let Transport::Pipe(end) = &self.transport {
-            end.0.borrow_mut().status = Some(exchange.response.status);
+        match &self.transport {
+            Transport::Pipe(end) => end.0.borrow_mut().status = Some(exchange.response.status),
+            Transport::Stream(end) => end.set_window_timeout(settings.core.send_timeout),
+            _ => {}
         }
         let framing = self.lane_mut().map_or(framing, |lane| lane.begin(framing, trailers));
         // From here on it says what was told to the client (`$sent_http_connection`).

@@ -130,6 +130,10 @@ impl Client {
             return Fate::Keep;
         }
         let core = &active.exchange.scope_settings().core;
+        if self.stream().is_some() {
+            // For how long a window may stay shut is the machine's to judge: it counts those who let many streams wait.
+            self.patience_ms = now_ms.saturating_add(OUR_TIME_MS);
+        }
         self.on_reader_deadline(core.send_min_rate, core.send_timeout, res)
     }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::http::context::ConnectionCounts;
+use crate::proto::h2::{LIMIT_COUNT, Limit};
 use crate::server::client::{Client, State};
 
 /// One worker's numbers. Only their worker writes them, so that a plain load and store make an addition; the alignment
@@ -19,6 +20,7 @@ pub struct Counters {
     slow_bodies: AtomicU64,
     slow_readers: AtomicU64,
     refused: AtomicU64,
+    http2_limits: [AtomicU64; LIMIT_COUNT],
 }
 
 /// What a connection is counted as, beside being one.
@@ -65,6 +67,11 @@ impl Counters {
         add(&self.refused, 1);
     }
 
+    /// A connection of HTTP/2 was closed: it had reached this limit.
+    pub fn reach_limit(&self, limit: Limit) {
+        add(&self.http2_limits[limit as usize], 1);
+    }
+
     /// A request begins.
     pub fn begin_request(&self) {
         add(&self.requests, 1);
@@ -90,6 +97,7 @@ impl Counters {
             slow_bodies: read(&self.slow_bodies),
             slow_readers: read(&self.slow_readers),
             refused: read(&self.refused),
+            http2_limits: std::array::from_fn(|limit| read(&self.http2_limits[limit])),
         }
     }
 }
@@ -141,11 +149,8 @@ impl AllCounters {
         listed.running.retain(|other| !Arc::ptr_eq(other, counters));
         if listed.running.len() < before {
             let counts = counters.read();
-            listed.ended.accepted += counts.accepted;
-            listed.ended.requests += counts.requests;
-            listed.ended.slow_bodies += counts.slow_bodies;
-            listed.ended.slow_readers += counts.slow_readers;
-            listed.ended.refused += counts.refused;
+            // Its connections ended with it.
+            listed.ended = listed.ended + ConnectionCounts { active: 0, reading: 0, writing: 0, ..counts };
         }
     }
 

@@ -242,6 +242,25 @@ fn streams_that_wait_for_window_are_given_up() {
 }
 
 #[test]
+fn a_stream_may_have_a_patience_of_its_own() {
+    let mut seen = stalled(2);
+    let hasty = seen.streams[1];
+    seen.server.set_window_timeout(hasty, 20_000);
+    let mut out = Vec::new();
+    let mut ends = Vec::new();
+    while let Some(now_ms) = seen.server.deadline() {
+        let before = seen.server.open_streams();
+        seen.server.on_deadline(now_ms, &mut out).unwrap();
+        if seen.server.open_streams() < before {
+            ends.push(now_ms);
+        }
+    }
+    assert_eq!(super::describe_frames(&out), ["reset 3 CANCEL", "reset 1 CANCEL"]);
+    // Each after its time, and a quarter of it at most; nobody looks before the first quarter of the usual one.
+    assert!((20_000..=40_000).contains(&ends[0]) && (60_000..=90_000).contains(&ends[1]), "{ends:?}");
+}
+
+#[test]
 fn streams_that_stand_still_are_named_once_until_they_move() {
     let config = Config { standing_ms: 200, ..Config::default() };
     let mut seen = stalled_with(config, 2);

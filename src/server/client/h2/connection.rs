@@ -133,6 +133,9 @@ impl Client {
     /// The connection is over: the client is told why, and what is under way is dropped.
     fn fail_multiplexed(&mut self, error: &ConnectionError, res: &mut Resources) {
         res.log_connection(self, Level::Info, format_args!("{}", error.reason));
+        if let Some(limit) = error.limit {
+            res.counters.reach_limit(limit);
+        }
         self.gather_frames(res);
     }
 

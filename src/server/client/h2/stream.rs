@@ -170,6 +170,13 @@ impl StreamWire {
     }
 }
 
+impl StreamEnd {
+    /// How long the stream may wait for window: the `send_timeout` of where its request is served.
+    pub fn set_window_timeout(&self, timeout_ms: u64) {
+        self.link.mux.borrow_mut().machine.set_window_timeout(self.link.stream, timeout_ms);
+    }
+}
+
 impl Client {
     /// The stream that the client is, if it is one.
     pub fn stream(&self) -> Option<&StreamEnd> {
