@@ -5,7 +5,7 @@ use crate::message::Status;
 
 use super::context::Context;
 use super::exchange::Exchange;
-use super::site::LocationKind;
+use super::modules::core::Replaces;
 
 /// Longest path that the system takes (PATH_MAX, with its NUL); a longer one is 414 here, as nginx's ENAMETOOLONG.
 const LONGEST_PATH: usize = 4095;
@@ -25,13 +25,16 @@ impl Exchange {
     /// The same for another URI of the same location.
     pub fn map_to_path(&mut self, uri: &[u8], context: &mut Context) -> Result<(), Status> {
         let site = context.site;
-        let location = site.location(self.location);
-        let rest = if !location.settings.core.root.is_alias {
-            uri
-        } else if location.kind == LocationKind::Regex {
-            if self.uri_extends_alias { uri } else { b"" }
-        } else {
-            uri.get(location.name.len()..).unwrap_or(b"")
+        let rest = match &site.settings(self.location).core.root.replaces {
+            Replaces::Nothing => uri,
+            Replaces::Name(name) => uri.get(name.len()..).unwrap_or(b""),
+            Replaces::All => {
+                if self.uri_extends_alias {
+                    uri
+                } else {
+                    b""
+                }
+            }
         };
         self.map_beneath_root(rest, context)
     }
@@ -44,7 +47,7 @@ impl Exchange {
         let mut path = std::mem::take(&mut self.path);
         path.clear();
         self.render(&core.root.template, context, &mut path);
-        if !core.root.is_alias {
+        if !core.root.is_alias() {
             strip_trailing_slash(&mut path, core.root.template.as_literal().is_none());
         } else if !self.uri_fits_location {
             self.path = path;

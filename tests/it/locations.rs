@@ -455,3 +455,62 @@ fn paths_of_all_spellings_lead_where_nginx_leads_them() {
     }
     parity.check();
 }
+
+#[test]
+fn locations_within_inherit_an_alias_with_what_it_stands_for_and_internal() {
+    let conf = r#"
+        types { text/css css; text/plain txt; text/html html; }
+        server { listen {port}; root {root}/html;
+            location /static/ { alias {root}/files/;
+                location ~* \.(css|js)$ { add_header X-Kind $1; }
+                location ~ \.txt$ { root {root}/html; }
+                location /static/deep/ { add_header X-Name $request_filename; }
+                location = /static/exact { if (-f $request_filename) { return 200 "is $request_filename"; } }
+                location ^~ /static/try/ { try_files $uri.css $uri/index.html /a.css; }
+                location ^~ /static/own/ { alias {root}/html/; }
+                location ^~ /static/if/ { if (!-f $request_filename) { return 200 "no $request_filename"; } } }
+            location ~ ^/pattern/(.*)$ { alias {root}/files/$1;
+                location ~ css$ { add_header X-Pattern "$1"; } }
+            location /hidden/ { internal;
+                location /hidden/open { return 200 open; }
+                location ~ \.css$ { deny all; } }
+            location /to/ { rewrite ^/to/(.*)$ /hidden/$1 last; } }"#;
+    let mut parity = crate::util::Parity::new(conf);
+    for name in
+        ["a.css", "deep/a.css", "deep/b", "exact", "try/x.css", "try/d/index.html", "if/c", "index.html"]
+    {
+        parity = parity.file(&format!("files/{name}"), format!("file {name}"));
+    }
+    for name in ["static/a.txt", "a.css", "hidden/a.css", "hidden/b", "x"] {
+        parity = parity.file(&format!("html/{name}"), format!("html {name}"));
+    }
+    let paths = [
+        "/static/a.css",
+        "/static/deep/a.css",
+        "/static/deep/b",
+        "/static/deep/",
+        "/static/deep/none",
+        "/static/a.txt",
+        "/static/exact",
+        "/static/try/x",
+        "/static/try/d",
+        "/static/try/none",
+        "/static/own/x",
+        "/static/own/a.css",
+        "/static/if/c",
+        "/static/if/d",
+        "/static/",
+        "/static/none.css",
+        "/pattern/a.css",
+        "/pattern/deep/b",
+        "/pattern/exact",
+        "/hidden/",
+        "/hidden/b",
+        "/hidden/open",
+        "/hidden/a.css",
+        "/to/open",
+        "/to/a.css",
+        "/to/b",
+    ];
+    parity.get(&paths).check();
+}

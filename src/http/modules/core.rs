@@ -17,22 +17,39 @@ use crate::http::settings::contexts::{
 };
 use crate::http::settings::settings;
 
-/// `root` or `alias`.
+/// `root` or `alias`, for the location that it stands in and those within.
 #[derive(Clone, Debug)]
 pub struct Root {
     /// The path; without a slash at its end for a literal `root`.
     pub template: Template,
-    /// Whether it is an `alias`: it takes the place of the location's name.
-    pub is_alias: bool,
+    /// What of a URI the path stands for.
+    pub replaces: Replaces,
     /// Whether the path begins with a slash whatever its variables say.
     pub is_absolute: bool,
     /// What a relative path begins with.
     pub prefix: Arc<[u8]>,
 }
 
+/// What of a URI a path stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replaces {
+    /// Nothing: the URI follows it (`root`).
+    Nothing,
+    /// The name of the location that the `alias` stands in. A location within it, whose name may be longer or a regular
+    /// expression, inherits the path and what it stands for.
+    Name(Arc<[u8]>),
+    /// All of it: the `alias` of a location with a regular expression.
+    All,
+}
+
 impl Default for Root {
     fn default() -> Self {
-        Root { template: Template::literal(b"html"), is_alias: false, is_absolute: true, prefix: Arc::from([]) }
+        Root {
+            template: Template::literal(b"html"),
+            replaces: Replaces::Nothing,
+            is_absolute: true,
+            prefix: Arc::from([]),
+        }
     }
 }
 
@@ -40,7 +57,12 @@ impl Root {
     /// `root html`, below the folder that relative paths begin in.
     pub fn default_below(prefix: &str) -> Root {
         let template = Template::literal(format!("{prefix}html").as_bytes());
-        Root { template, is_alias: false, is_absolute: true, prefix: Arc::from([]) }
+        Root { template, ..Root::default() }
+    }
+
+    /// Whether it is an `alias`.
+    pub fn is_alias(&self) -> bool {
+        self.replaces != Replaces::Nothing
     }
 }
 
@@ -156,7 +178,7 @@ settings! {
         ignore_invalid_headers: bool = true, inherit;
             "ignore_invalid_headers" HTTP_SERVER, Arity::FLAG, default "on", once flag;
         /// Whether only internal redirects may come here.
-        internal: bool = false, own;
+        internal: bool = false, inherit;
             "internal" LOCATION, Arity::exactly(0), default "", once |_, _| Ok(true);
         /// Browsers without keep-alive.
         keepalive_disable: KeepaliveDisable = KeepaliveDisable { msie6: true, safari: false }, inherit;
@@ -417,7 +439,7 @@ fn server_tokens(scope: &mut Scope, call: &Call) -> Result<Template, Complaint> 
 }
 
 fn set_root(scope: &mut Scope, call: &Call, slot: &mut Option<Root>) -> Result<(), Complaint> {
-    set_path(scope, call, slot, false)
+    set_path(scope, call, slot, Replaces::Nothing)
 }
 
 fn set_alias(scope: &mut Scope, call: &Call, slot: &mut Option<Root>) -> Result<(), Complaint> {
@@ -436,20 +458,25 @@ fn set_alias(scope: &mut Scope, call: &Call, slot: &mut Option<Root>) -> Result<
         );
         scope.warn(call, message);
     }
-    set_path(scope, call, slot, true)
+    let replaces = match scope.head.kind {
+        LocationKind::Regex => Replaces::All,
+        _ => Replaces::Name(Arc::from(&scope.head.name[..])),
+    };
+    set_path(scope, call, slot, replaces)
 }
 
 fn set_path(
     scope: &mut Scope,
     call: &Call,
     slot: &mut Option<Root>,
-    is_alias: bool,
+    replaces: Replaces,
 ) -> Result<(), Complaint> {
+    let is_alias = replaces != Replaces::Nothing;
     if let Some(root) = slot {
-        return Err(Complaint::new(if root.is_alias == is_alias {
+        return Err(Complaint::new(if root.is_alias() == is_alias {
             format!("\"{}\" directive is duplicate", call.name())
         } else {
-            let other = if root.is_alias { "alias" } else { "root" };
+            let other = if root.is_alias() { "alias" } else { "root" };
             format!("\"{}\" directive is duplicate, \"{other}\" directive was specified earlier", call.name())
         }));
     }
@@ -474,7 +501,7 @@ fn set_path(
     } else {
         template.prefixed(&prefix)
     };
-    *slot = Some(Root { template, is_alias, is_absolute: !starts_with_variable, prefix });
+    *slot = Some(Root { template, replaces, is_absolute: !starts_with_variable, prefix });
     Ok(())
 }
 

@@ -12,11 +12,11 @@ use crate::http::context::Context;
 use crate::http::exchange::Exchange;
 use crate::http::file::{FailureReason, FileAnswer, FileKind, Want};
 use crate::http::flow::{Answer, Flow, Need};
+use crate::http::modules::core::Replaces;
 use crate::http::modules::rewrite;
 use crate::http::redirect;
 use crate::http::settings::contexts::SERVER_LOCATION;
 use crate::http::settings::settings;
-use crate::http::site::LocationKind;
 use crate::message::Status;
 
 settings! {
@@ -144,23 +144,23 @@ fn map_name(exchange: &mut Exchange, context: &mut Context, name: &Template) -> 
     Ok(())
 }
 
-/// Renders a parameter. With `alias` a text with variables loses the location's name at its start, because `$uri`
+/// Renders a parameter. With `alias` a text with variables loses at its start what the alias replaces, because `$uri`
 /// has it; a literal one does not.
 fn render_name(exchange: &mut Exchange, context: &mut Context, name: &Template, out: &mut Vec<u8>) {
     exchange.render(name, context, out);
-    let location = exchange.scope(context);
-    let has_prefix = location.settings.core.root.is_alias && location.kind != LocationKind::Regex;
-    if has_prefix && name.as_literal().is_none() && out.starts_with(&location.name) {
-        out.drain(..location.name.len());
+    if name.as_literal().is_none()
+        && let Replaces::Name(replaced) = &exchange.scope(context).settings.core.root.replaces
+        && out.starts_with(replaced)
+    {
+        out.drain(..replaced.len());
     }
 }
 
 /// The file that was found becomes the URI.
 fn take_as_uri(exchange: &mut Exchange, context: &mut Context, is_directory: bool) {
-    let location = exchange.scope(context);
-    let is_alias = location.settings.core.root.is_alias;
+    let replaces = &exchange.scope(context).settings.core.root.replaces;
     let rest = exchange.path.get(exchange.root_length as usize..).unwrap_or(b"");
-    if is_alias && location.kind == LocationKind::Regex {
+    if *replaces == Replaces::All {
         // The alias is the whole path; what was found beneath it goes behind it when the path is formed again.
         if is_directory {
             return;
@@ -168,8 +168,8 @@ fn take_as_uri(exchange: &mut Exchange, context: &mut Context, is_directory: boo
         exchange.uri_extends_alias = true;
     }
     exchange.uri.clear();
-    if is_alias && location.kind != LocationKind::Regex {
-        exchange.uri.extend_from_slice(&location.name);
+    if let Replaces::Name(name) = replaces {
+        exchange.uri.extend_from_slice(name);
     }
     exchange.uri.extend_from_slice(rest);
     exchange.uri_is_original = false;

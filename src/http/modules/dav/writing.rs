@@ -8,8 +8,8 @@ use crate::http::context::Context;
 use crate::http::exchange::{Exchange, RequestBody};
 use crate::http::file::{FileAnswer, Want};
 use crate::http::flow::{Answer, Flow, Need};
+use crate::http::modules::core::Replaces;
 use crate::http::redirect;
-use crate::http::site::LocationKind;
 use crate::http::zones::locks::Touched;
 use crate::message::{FieldName, Method, Status, check_unsafe_uri};
 
@@ -209,10 +209,12 @@ fn destination(exchange: &mut Exchange, context: &mut Context) -> Result<Vec<u8>
     };
     let mut uri = Vec::new();
     let end = memchr::memchr(b'#', path).unwrap_or(path.len());
-    // An alias stands for the location's name: what does not begin with it has no place behind the alias.
-    let location = context.site.location(exchange.location);
-    let is_aliased = location.settings.core.root.is_alias && location.kind != LocationKind::Regex;
-    if check_unsafe_uri(&path[..end], &mut uri).is_err() || is_aliased && !uri.starts_with(&location.name) {
+    // What does not begin with what an alias stands for has no place behind it.
+    let has_no_place = |uri: &[u8]| match &context.site.settings(exchange.location).core.root.replaces {
+        Replaces::Name(name) => !uri.starts_with(name),
+        Replaces::Nothing | Replaces::All => false,
+    };
+    if check_unsafe_uri(&path[..end], &mut uri).is_err() || has_no_place(&uri) {
         return Err(wrong(exchange, context, Status::BAD_REQUEST, &invalid()));
     }
     Ok(uri)
