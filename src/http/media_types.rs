@@ -23,14 +23,16 @@ impl MediaTypes {
         MediaTypes { any: false, others: others.iter().map(|name| name.as_bytes().into()).collect() }
     }
 
-    /// Whether the value of a Content-Type field is one of them, parameters aside; never if there is none.
+    /// Whether the value of a Content-Type field is one of them, parameters aside. An empty one, for none, is so where
+    /// every type is.
     pub fn matches(&self, content_type: &[u8]) -> bool {
+        if self.any {
+            return true;
+        }
         let end = memchr::memchr(b';', content_type).unwrap_or(content_type.len());
         let name = ascii::trim_ows(&content_type[..end]);
-        !name.is_empty()
-            && (self.any
-                || name.eq_ignore_ascii_case(HTML)
-                || self.others.iter().any(|other| name.eq_ignore_ascii_case(other)))
+        let is_listed = || self.others.iter().any(|other| name.eq_ignore_ascii_case(other));
+        !name.is_empty() && (name.eq_ignore_ascii_case(HTML) || is_listed())
     }
 }
 
@@ -68,5 +70,7 @@ mod tests {
         for no in ["", "text/htm", "text/plain", ";text/html"] {
             assert!(!types.matches(no.as_bytes()), "{no}");
         }
+        let every = MediaTypes { any: true, ..types };
+        assert!(every.matches(b"") && every.matches(b"x/y"));
     }
 }

@@ -20,7 +20,7 @@ use crate::message::{Status, normalize_uri};
 
 use super::context::Context;
 use super::error_page;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, MAX_URI_CHANGES};
 use super::filters;
 use super::flow::{Answer, Flow, Need, Step};
 use super::location_tree::Lookup;
@@ -245,6 +245,7 @@ fn choose_server(exchange: &mut Exchange, context: &mut Context) -> Result<(), S
 /// Chooses the location for the URI as it is now.
 fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
     let server = context.site.server(exchange.server);
+    let mut lacks_slash = false;
     match server.locations.find(&exchange.uri, &mut exchange.captures) {
         Ok(Lookup::Found(location)) => {
             if !context.site.location(location).named_captures.is_empty()
@@ -256,7 +257,7 @@ fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
         }
         Ok(Lookup::AutoRedirect(location)) => {
             enter(exchange, context, location);
-            return redirect::add_slash(exchange, context);
+            lacks_slash = true;
         }
         Ok(Lookup::None) => enter(exchange, context, server.root),
         Err(error) => {
@@ -268,12 +269,12 @@ fn find_location(exchange: &mut Exchange, context: &mut Context) -> Flow {
     if core.internal && !exchange.internal {
         return Flow::Status(Status::NOT_FOUND);
     }
-    if !exchange.internal
-        && let Err(status) = exchange.check_announced_length(context)
-    {
+    // Where the URI leads later (an error page among others) the body was accepted or refused; subrequests have none.
+    let brings_body = exchange.uri_changes_left > MAX_URI_CHANGES && !exchange.is_subrequest();
+    if brings_body && let Err(status) = exchange.check_announced_length(context) {
         return Flow::Status(status);
     }
-    Flow::Next
+    if lacks_slash { redirect::add_slash(exchange, context) } else { Flow::Next }
 }
 
 /// Makes a location the request's scope; `limit_except` may lead to another one.

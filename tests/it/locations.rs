@@ -514,3 +514,28 @@ fn locations_within_inherit_an_alias_with_what_it_stands_for_and_internal() {
     ];
     parity.get(&paths).check();
 }
+
+#[test]
+fn a_body_s_length_and_internal_are_looked_at_before_the_slash_is_added_and_after_server_rewrites() {
+    let conf = r#"
+        server { listen {port}; root {root}/html; client_max_body_size 2; error_page 413 /big.html;
+            rewrite ^/old /new break;
+            location /hidden/ { internal; proxy_pass http://127.0.0.1:1; }
+            location /passed/ { proxy_pass http://127.0.0.1:1; }
+            location /denied { deny all; }
+            location / { return 200 "$uri"; } location = /big.html { } }
+        server { listen {port}; server_name recursive; root {root}/html; client_max_body_size 2; error_page 413 /big.html;
+            recursive_error_pages on; location = /big.html { } }"#;
+    let mut parity = crate::util::Parity::new(conf).file("html/big.html", "too big").ignore("content-type");
+    for path in ["/hidden", "/passed", "/old", "/denied", "/hidden/x", "/big.html"] {
+        for (method, body) in [("GET", ""), ("POST", "abc"), ("POST", "ab")] {
+            for host in ["localhost", "recursive"] {
+                parity = parity.request(format!(
+                    "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                ));
+            }
+        }
+    }
+    parity.check();
+}
