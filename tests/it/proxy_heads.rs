@@ -87,6 +87,9 @@ fn upstreams_receive_the_same_uri() {
         "location / { rewrite ^/a/(.*)$ /c/$1 last; } location /c/ { proxy_pass http://127.0.0.1:{up}/d/; }",
         "location ~ ^/a { proxy_pass http://127.0.0.1:{up}; }",
         "location / { try_files /none @up; } location @up { proxy_pass http://127.0.0.1:{up}; }",
+        // The file that is found changes what $uri says, not what is asked for.
+        "location / { root {root}; try_files /nginx.conf =404; proxy_pass http://127.0.0.1:{up}; }",
+        "location /a/ { root {root}; try_files /nginx.conf =404; proxy_pass http://127.0.0.1:{up}/x/; }",
         "location / { error_page 403 = /e$uri; deny all; } location /e/ { proxy_pass http://127.0.0.1:{up}; }",
         "location / { set $args z=1; proxy_pass http://127.0.0.1:{up}; }",
         "location / { if ($request_method = GET) { proxy_pass http://127.0.0.1:{up}; } }",
@@ -114,6 +117,7 @@ fn upstreams_receive_the_same_head_and_body() {
         "proxy_pass http://127.0.0.1:{up}; proxy_pass_request_headers off;",
         "proxy_pass http://127.0.0.1:{up}; proxy_set_body \"<$request_method>\";",
         "proxy_pass http://127.0.0.1:{up}; client_body_in_file_only clean;",
+        "proxy_pass http://127.0.0.1:{up}; proxy_http_version 1.0; proxy_set_header Connection \"\"; proxy_set_header Host \"\";",
     ] {
         same_requests(&format!("server {{ listen {{port}}; location / {{ {location} }} }}"), &requests);
     }

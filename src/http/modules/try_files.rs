@@ -172,7 +172,6 @@ fn take_as_uri(exchange: &mut Exchange, context: &mut Context, is_directory: boo
         exchange.uri.extend_from_slice(name);
     }
     exchange.uri.extend_from_slice(rest);
-    exchange.uri_is_original = false;
 }
 
 fn fall_back(exchange: &mut Exchange, context: &mut Context, fallback: &Fallback) -> Flow {

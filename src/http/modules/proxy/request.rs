@@ -313,10 +313,14 @@ fn write_set_lines(
     if let Some(template) = &plan.host {
         exchange.render(template, context, value);
     }
-    if value.is_empty() {
+    // A request of HTTP/1.1 without it is refused (RFC 9112 section 3.2), whatever the configuration says.
+    let may_lack = plan.host.is_some() && settings.http_version == HttpVersion::Http10;
+    if value.is_empty() && !may_lack {
         super::variables::append_host(exchange, context, value);
     }
-    put(writer, b"Host", value)?;
+    if !value.is_empty() {
+        put(writer, b"Host", value)?;
+    }
     for line in &plan.lines {
         value.clear();
         exchange.render(&line.value, context, value);
