@@ -117,7 +117,7 @@ fn upstreams_receive_the_same_head_and_body() {
         "proxy_pass http://127.0.0.1:{up}; proxy_pass_request_headers off;",
         "proxy_pass http://127.0.0.1:{up}; proxy_set_body \"<$request_method>\";",
         "proxy_pass http://127.0.0.1:{up}; client_body_in_file_only clean;",
-        "proxy_pass http://127.0.0.1:{up}; proxy_http_version 1.0; proxy_set_header Connection \"\"; proxy_set_header Host \"\";",
+        "proxy_pass http://127.0.0.1:{up}; proxy_http_version 1.0; proxy_set_header Connection \"\"; proxy_set_header Proxy-Connection \"\"; proxy_set_header Host \"\";",
     ] {
         same_requests(&format!("server {{ listen {{port}}; location / {{ {location} }} }}"), &requests);
     }
