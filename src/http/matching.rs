@@ -65,9 +65,7 @@ impl Exchange {
     fn keep_named_captures(&mut self, context: &Context, named: &[(VariableId, u16)]) {
         for (id, group) in named {
             let slot = match context.site.variables.list[id.0 as usize].source {
-                Source::Assigned(slot) | Source::Computed(_, Some(slot)) | Source::Builtin(_, Some(slot)) => {
-                    slot
-                }
+                Source::Met(slot) | Source::Computed(_, Some(slot)) | Source::Builtin(_, Some(slot)) => slot,
                 _ => continue,
             };
             let subject = std::mem::take(&mut self.capture_subject);
@@ -121,8 +119,10 @@ impl Exchange {
             assign(self, context, value);
             return;
         }
-        if let Source::Assigned(slot) | Source::Computed(_, Some(slot)) | Source::Builtin(_, Some(slot)) =
-            variable.source
+        if let Source::Assigned(slot)
+        | Source::Met(slot)
+        | Source::Computed(_, Some(slot))
+        | Source::Builtin(_, Some(slot)) = variable.source
         {
             self.keep(slot, Some(value));
         }

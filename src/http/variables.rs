@@ -85,8 +85,10 @@ pub enum Source {
     Builtin(Getter, Option<Slot>),
     /// A member of a family, with its name's rest in lower case.
     Family(FamilyGetter, Box<[u8]>),
-    /// Set by the request's own way through the configuration (`set`, named captures).
+    /// Set by the request's own way through the configuration (`set`).
     Assigned(Slot),
+    /// The same by what it met on that way (named captures, `auth_request_set`): without a value before.
+    Met(Slot),
     /// Defined by the configuration; with the slot that keeps its first value, unless `volatile`.
     Computed(Arc<dyn Compute>, Option<Slot>),
 }
@@ -144,6 +146,10 @@ impl Exchange {
                 }
                 kept => self.append_kept(kept, out),
             },
+            Source::Met(slot) => {
+                let kept = self.kept(*slot);
+                self.append_kept(kept, out)
+            }
             Source::Computed(compute, None) => self.compute(&**compute, &variable.name, context, out),
             Source::Builtin(get, Some(slot)) => self.remember(*slot, context, out, get),
             Source::Computed(compute, Some(slot)) => {

@@ -29,6 +29,8 @@ pub type Resolve = fn(&str) -> Vec<std::net::IpAddr>;
 enum Definition {
     /// Assigned on the request's way.
     Assigned,
+    /// Met on the request's way.
+    Met,
     /// Computed; `true` if its first value is kept.
     Computed(Arc<dyn Compute>, bool),
 }
@@ -184,6 +186,16 @@ impl Builder {
         Ok(())
     }
 
+    /// Declares a variable that a request meets on its way; it may be assigned as well.
+    pub fn define_met(&mut self, id: VariableId) -> Result<(), Complaint> {
+        self.check_definable(id)?;
+        let definition = self.definitions.entry(id).or_insert(Definition::Met);
+        if matches!(definition, Definition::Assigned) {
+            *definition = Definition::Met;
+        }
+        Ok(())
+    }
+
     /// Declares a variable whose value is computed; `kept` if its first value stays for the request.
     pub fn define_computed(
         &mut self,
@@ -223,7 +235,7 @@ impl Builder {
         let mut named = Vec::new();
         for (name, group) in regex.names() {
             let id = self.variable(name, word);
-            self.define_assigned(id).map_err(|complaint| complaint.at(word))?;
+            self.define_met(id).map_err(|complaint| complaint.at(word))?;
             named.push((id, group as u16));
         }
         Ok(named.into())
@@ -243,6 +255,7 @@ impl Builder {
             let source = match (self.definitions.remove(&id), builtin) {
                 (_, Some(entry)) if entry.assign.is_some() => builtin_source(entry, name, &mut variables),
                 (Some(Definition::Assigned), _) => Source::Assigned(variables.new_slot()),
+                (Some(Definition::Met), _) => Source::Met(variables.new_slot()),
                 (Some(Definition::Computed(compute, kept)), _) => {
                     let slot = kept.then(|| variables.new_slot());
                     Source::Computed(compute, slot)

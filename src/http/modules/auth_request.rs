@@ -46,7 +46,7 @@ fn add_assignment(
     let Some(variable) = scope.builder.variable_name(word) else {
         return Err(Complaint::new(format!("invalid variable name \"{}\"", word.lossy())).at(word));
     };
-    scope.builder.define_assigned(variable).map_err(|complaint| complaint.at(word))?;
+    scope.builder.define_met(variable).map_err(|complaint| complaint.at(word))?;
     let value = scope.builder.template(call.arg(1))?;
     Arc::make_mut(&mut slot.get_or_insert_default().0).push((variable, value));
     Ok(())

@@ -284,6 +284,16 @@ fn a_variable_without_a_value_is_warned_of_once() {
 }
 
 #[test]
+fn a_named_group_that_nothing_has_matched_has_no_value_and_is_not_warned_of() {
+    let body = "location / { set $either 1; if ($arg_x ~ (?<got>.)(?<either>.)) { } return 200 \"[$got$either]\"; }";
+    let warned = |reply: &crate::http::testing::Reply| reply.log.iter().any(|line| line.contains("uninitialized"));
+    for (target, text) in [("/", "[1]"), ("/?x=ab", "[ab]")] {
+        let reply = world(body).get(target);
+        assert_eq!((reply.text(), warned(&reply)), (text, false), "{:?}", reply.log);
+    }
+}
+
+#[test]
 fn rewrite_log_tells_of_matches_and_results() {
     let reply = world("rewrite_log on; location / { rewrite ^/(x) /y/$1?q last; } location /y { return 200; }").get("/x");
     let told: Vec<&str> = reply.log.iter().map(|line| line.split(", client").next().unwrap_or(line)).collect();
