@@ -48,6 +48,7 @@ mod proxy_heads;
 mod proxy_ranges;
 mod proxy_sockets;
 mod proxy_tls;
+mod random_configurations;
 mod real_site;
 mod real_upstreams;
 mod realip;

@@ -103,21 +103,30 @@ fn try_name(exchange: &mut Exchange, context: &mut Context, number: u32) -> Flow
 }
 
 fn ask(exchange: &mut Exchange, context: &mut Context, number: u32, asked: Asked) -> Flow {
-    if let Err(status) = map_name(exchange, context, number) {
+    let mapped = match asked {
+        Asked::File | Asked::Existence => map_name(exchange, context, number),
+        Asked::Folder => map_folder(exchange, context),
+    };
+    if let Err(status) = mapped {
         return Flow::Status(status);
     }
     exchange.content_step = number * 3 + asked as u32;
     let want = match asked {
         Asked::File => Want::Open,
-        Asked::Existence => Want::Stat,
-        Asked::Folder => {
-            let folder = memchr::memrchr(b'/', &exchange.path).unwrap_or(0).max(1);
-            exchange.path.truncate(folder);
-            exchange.root_length = exchange.root_length.min(folder as u32);
-            Want::Stat
-        }
+        Asked::Existence | Asked::Folder => Want::Stat,
     };
     Flow::Need(Need::File(want))
+}
+
+/// Puts the path of the URI's folder into the exchange; an `alias` need not end in a slash.
+fn map_folder(exchange: &mut Exchange, context: &mut Context) -> Result<(), Status> {
+    exchange.map_uri_to_path(context)?;
+    if exchange.path.len() > 1 && exchange.path.ends_with(b"/") {
+        exchange.path.pop();
+        exchange.root_length = exchange.root_length.min(exchange.path.len() as u32);
+    }
+    exchange.apply_symlink_rules(context);
+    Ok(())
 }
 
 /// Puts the path of the name with this number into the exchange.
