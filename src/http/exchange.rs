@@ -4,6 +4,8 @@
 //! satisfies a `Need` by calling `step` again with the answer, then encodes the response head, pulls the body, and at
 //! the end calls [`Exchange::log`]. An exchange is recycled: a worker keeps finished ones and their memory.
 
+mod parked;
+
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -28,6 +30,8 @@ use super::subrequest::{Lineage, Order};
 use super::upstream_call::Passed;
 use super::variables::{Kept, Slot};
 use super::weaving::Weaving;
+
+pub use parked::ParkedExchange;
 
 /// Rewrites, internal redirects and error pages of one request; one more is a cycle (nginx's
 /// `NGX_HTTP_MAX_URI_CHANGES`).
@@ -63,6 +67,28 @@ pub struct ConnectionFacts {
     pub lacks_tls: bool,
     /// What its TLS handshake agreed upon; set when that is over, or when requests come before.
     pub tls: Option<Rc<TlsFacts>>,
+}
+
+impl ConnectionFacts {
+    /// Whether both say the same.
+    fn are(&self, other: &ConnectionFacts) -> bool {
+        let ConnectionFacts {
+            number,
+            requests,
+            accepted_ms,
+            peer,
+            local,
+            proxy_protocol,
+            secure,
+            lacks_tls,
+            tls,
+        } = self;
+        (*number, *requests, *accepted_ms) == (other.number, other.requests, other.accepted_ms)
+            && (peer, local) == (&other.peer, &other.local)
+            && (*secure, *lacks_tls) == (other.secure, other.lacks_tls)
+            && proxy_protocol.as_ref().map(Rc::as_ptr) == other.proxy_protocol.as_ref().map(Rc::as_ptr)
+            && tls.as_ref().map(Rc::as_ptr) == other.tls.as_ref().map(Rc::as_ptr)
+    }
 }
 
 /// A request body that was read.

@@ -363,6 +363,16 @@ impl Passed {
         std::mem::take(&mut self.spare)
     }
 
+    /// Whether nothing is known of an upstream: the request was not passed on.
+    pub fn is_clear(&self) -> bool {
+        self.call.is_none()
+            && self.attempts.is_empty()
+            && self.error.is_none()
+            && self.window.is_none()
+            && self.computed.is_none()
+            && self.via.is_none()
+    }
+
     /// Gets ready for another request, keeping the memory.
     pub fn clear(&mut self) {
         if let Some(call) = self.call.take() {

@@ -102,6 +102,13 @@ impl Fields {
         self.list.push(Field { name, value, id });
     }
 
+    /// Puts in the place of everything what was [`Fields::text`] and [`Fields::list`] before.
+    pub fn restore(&mut self, text: &[u8], lines: &[Field]) {
+        self.clear();
+        self.text.extend_from_slice(text);
+        self.list.extend_from_slice(lines);
+    }
+
     /// The lines in order.
     pub fn iter(&self) -> impl Iterator<Item = (&Field, &[u8], &[u8])> {
         self.list.iter().map(|field| (field, self.get(field.name), self.get(field.value)))

@@ -1,6 +1,6 @@
 //! A request head.
 
-use super::{FieldName, Fields, Method, Span};
+use super::{Field, FieldName, Fields, Method, Span};
 
 /// Protocol version of a message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,12 +81,64 @@ pub struct RequestHead {
     first: FirstLines,
 }
 
+/// What a head says beside its text and lines: with these it is made again ([`RequestHead::restore`]).
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts {
+    method_text: Span,
+    target: Span,
+    request_line: Span,
+    authority: Span,
+    host: Span,
+    ignored_line: Span,
+    ignored_lines: u32,
+    wire_length: u32,
+    framing: RequestFraming,
+    host_port: Option<u16>,
+    method: Method,
+    version: Version,
+    expects_continue: bool,
+}
+
+/// Positions beyond the largest number are not noted: a line there is searched for ([`RequestHead::field`]).
 #[derive(Clone, Debug)]
-struct FirstLines([u32; FieldName::COUNT]);
+struct FirstLines {
+    positions: [u16; FieldName::COUNT],
+    /// Whether there are known lines that could not be noted.
+    is_full: bool,
+}
 
 impl Default for FirstLines {
     fn default() -> Self {
-        FirstLines([0; FieldName::COUNT])
+        FirstLines { positions: [0; FieldName::COUNT], is_full: false }
+    }
+}
+
+impl FirstLines {
+    fn clear(&mut self) {
+        *self = FirstLines::default();
+    }
+
+    /// The line with this name at this position (counted from 1) comes behind all others that were noted.
+    fn note(&mut self, id: FieldName, position: usize) {
+        if id != FieldName::Other
+            && let Some(first) = self.positions.get_mut(id as usize)
+            && *first == 0
+        {
+            match u16::try_from(position) {
+                Ok(position) => *first = position,
+                Err(_) => self.is_full = true,
+            }
+        }
+    }
+
+    /// The first line with this name.
+    fn find(&self, id: FieldName, lines: &[Field]) -> Option<Field> {
+        match *self.positions.get(id as usize)? {
+            0 if self.is_full => {
+                lines.iter().skip(usize::from(u16::MAX)).find(|field| field.id == id).copied()
+            }
+            position => lines.get(usize::from(position).checked_sub(1)?).copied(),
+        }
     }
 }
 
@@ -107,7 +159,7 @@ impl RequestHead {
         self.wire_length = 0;
         self.ignored_lines = 0;
         self.ignored_line = Span::default();
-        self.first.0.fill(0);
+        self.first.clear();
     }
 
     /// Adds a field line whose text is stored already and notes its place.
@@ -128,45 +180,110 @@ impl RequestHead {
         for value in values {
             self.fields.push(name, value);
         }
-        self.first.0.fill(0);
-        for (at, field) in self.fields.list().iter().enumerate() {
-            if field.id != FieldName::Other
-                && let Some(first) = self.first.0.get_mut(field.id as usize)
-                && *first == 0
-            {
-                *first = at as u32 + 1;
-            }
-        }
+        self.note_all();
     }
 
     fn note_last(&mut self) {
         let position = self.fields.len();
-        let id = self.fields.list()[position - 1].id;
-        if id != FieldName::Other
-            && let Some(first) = self.first.0.get_mut(id as usize)
-            && *first == 0
-        {
-            *first = position as u32;
+        self.first.note(self.fields.list()[position - 1].id, position);
+    }
+
+    fn note_all(&mut self) {
+        self.first.clear();
+        for (at, field) in self.fields.list().iter().enumerate() {
+            self.first.note(field.id, at + 1);
         }
     }
 
-    /// Value of the first line with this name, without a search.
+    /// What it says beside its text and lines.
+    pub fn facts(&self) -> RequestFacts {
+        let &RequestHead {
+            fields: _,
+            first: _,
+            method,
+            method_text,
+            target,
+            request_line,
+            authority,
+            host,
+            host_port,
+            version,
+            framing,
+            expects_continue,
+            wire_length,
+            ignored_lines,
+            ignored_line,
+        } = self;
+        RequestFacts {
+            method,
+            method_text,
+            target,
+            request_line,
+            authority,
+            host,
+            host_port,
+            version,
+            framing,
+            expects_continue,
+            wire_length,
+            ignored_lines,
+            ignored_line,
+        }
+    }
+
+    /// Becomes the head that had this text, these lines and these facts.
+    pub fn restore(&mut self, text: &[u8], lines: &[Field], facts: &RequestFacts) {
+        let &RequestFacts {
+            method,
+            method_text,
+            target,
+            request_line,
+            authority,
+            host,
+            host_port,
+            version,
+            framing,
+            expects_continue,
+            wire_length,
+            ignored_lines,
+            ignored_line,
+        } = facts;
+        let fields = std::mem::take(&mut self.fields);
+        let first = FirstLines::default();
+        *self = RequestHead {
+            fields,
+            first,
+            method,
+            method_text,
+            target,
+            request_line,
+            authority,
+            host,
+            host_port,
+            version,
+            framing,
+            expects_continue,
+            wire_length,
+            ignored_lines,
+            ignored_line,
+        };
+        self.fields.restore(text, lines);
+        self.note_all();
+    }
+
+    /// Value of the first line with this name, as a rule without a search.
     pub fn field(&self, id: FieldName) -> Option<&[u8]> {
-        let position = *self.first.0.get(id as usize)?;
-        let field = self.fields.list().get((position as usize).checked_sub(1)?)?;
-        Some(self.fields.get(field.value))
+        Some(self.fields.get(self.first.find(id, self.fields.list())?.value))
     }
 
     /// Place of the value of the first line with this name; empty if there is none.
     pub fn field_span(&self, id: FieldName) -> Span {
-        let position = self.first.0.get(id as usize).copied().unwrap_or(0);
-        let field = (position as usize).checked_sub(1).and_then(|at| self.fields.list().get(at));
-        field.map_or(Span::default(), |field| field.value)
+        self.first.find(id, self.fields.list()).map_or(Span::default(), |field| field.value)
     }
 
     /// Whether a line with this name was sent.
     pub fn has(&self, id: FieldName) -> bool {
-        self.first.0.get(id as usize).is_some_and(|position| *position != 0)
+        self.first.find(id, self.fields.list()).is_some()
     }
 
     /// The bytes of a span of this head.
@@ -204,6 +321,30 @@ mod tests {
             head.push(b"x", b"1");
         }
         head.push(b"Content-Length", b"5");
+        head.push(b"Content-Length", b"6");
         assert_eq!(head.field(FieldName::ContentLength), Some(&b"5"[..]));
+        assert_eq!(head.text(head.field_span(FieldName::ContentLength)), b"5");
+        assert!(head.has(FieldName::ContentLength) && !head.has(FieldName::Host));
+        assert_eq!((head.field(FieldName::Host), head.field(FieldName::Other)), (None, None));
+        head.push(b"Host", b"a");
+        assert_eq!(head.field(FieldName::Host), Some(&b"a"[..]));
+        head.replace(b"X", std::iter::empty());
+        assert_eq!(head.field(FieldName::ContentLength), Some(&b"5"[..]));
+        head.clear();
+        assert!(!head.has(FieldName::Host) && !head.has(FieldName::ContentLength));
+    }
+
+    #[test]
+    fn a_head_is_made_again_from_its_text_its_lines_and_its_facts() {
+        let mut head = RequestHead::default();
+        head.target = head.fields.store(b"/a");
+        head.push(b"Host", b"example.com");
+        head.wire_length = 40;
+        head.framing = RequestFraming::Length(7);
+        let mut other = RequestHead::default();
+        other.push(b"Range", b"bytes=0-1");
+        other.expects_continue = true;
+        other.restore(head.fields.text(), head.fields.list(), &head.facts());
+        assert_eq!(format!("{other:?}"), format!("{head:?}"));
     }
 }

@@ -1,6 +1,6 @@
 //! A response head.
 
-use super::{Fields, Span, Status};
+use super::{Field, Fields, Span, Status};
 
 /// How the end of a response's body is marked; chosen by the wire machine from the head, the request and its version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +49,87 @@ pub struct ResponseHead {
     pub accept_ranges: bool,
 }
 
+/// What a head says beside its text and lines: with these it is made again ([`ResponseHead::restore`]).
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseFacts {
+    reason: Option<Span>,
+    server: Option<Span>,
+    content_type: Option<Span>,
+    content_length: Option<u64>,
+    content_length_text: Option<Span>,
+    last_modified: Option<i64>,
+    last_modified_text: Option<Span>,
+    etag: Option<Span>,
+    location: Option<Span>,
+    status: Status,
+    accept_ranges: bool,
+}
+
 impl ResponseHead {
+    /// What it says beside its text and lines.
+    pub fn facts(&self) -> ResponseFacts {
+        let &ResponseHead {
+            fields: _,
+            status,
+            reason,
+            server,
+            content_type,
+            content_length,
+            content_length_text,
+            last_modified,
+            last_modified_text,
+            etag,
+            location,
+            accept_ranges,
+        } = self;
+        ResponseFacts {
+            status,
+            reason,
+            server,
+            content_type,
+            content_length,
+            content_length_text,
+            last_modified,
+            last_modified_text,
+            etag,
+            location,
+            accept_ranges,
+        }
+    }
+
+    /// Becomes the head that had this text, these lines and these facts.
+    pub fn restore(&mut self, text: &[u8], lines: &[Field], facts: &ResponseFacts) {
+        let &ResponseFacts {
+            status,
+            reason,
+            server,
+            content_type,
+            content_length,
+            content_length_text,
+            last_modified,
+            last_modified_text,
+            etag,
+            location,
+            accept_ranges,
+        } = facts;
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.restore(text, lines);
+        *self = ResponseHead {
+            fields,
+            status,
+            reason,
+            server,
+            content_type,
+            content_length,
+            content_length_text,
+            last_modified,
+            last_modified_text,
+            etag,
+            location,
+            accept_ranges,
+        };
+    }
+
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);

@@ -65,6 +65,13 @@ pub struct Note {
     permits: SmallVec<[Permit; 1]>,
 }
 
+impl Note {
+    /// Whether nothing was decided.
+    pub fn is_empty(&self) -> bool {
+        self.result.is_none() && self.permits.is_empty()
+    }
+}
+
 /// The module's variables.
 pub static VARIABLES: &[VariableEntry] = &[VariableEntry::new("limit_conn_status", |exchange, _, out| {
     let text: &[u8] = match exchange.notes.limit_conn.result {

@@ -238,6 +238,37 @@ pub struct Notes {
     pub compress: compress::Note,
 }
 
+impl Notes {
+    /// Whether they say nothing to whom the request's phases are over for.
+    pub fn are_settled(&self) -> bool {
+        let Notes {
+            real_ip,
+            user_id,
+            limit_req,
+            limit_conn,
+            access: _,
+            password,
+            dav,
+            mp4,
+            ssi,
+            slice,
+            charset,
+            compress,
+        } = self;
+        real_ip.is_none()
+            && user_id.is_none()
+            && limit_req.is_none()
+            && limit_conn.is_empty()
+            && password.is_none()
+            && dav.is_empty()
+            && mp4.is_none()
+            && ssi.is_none()
+            && slice.is_none()
+            && charset.is_none()
+            && *compress == compress::Note::default()
+    }
+}
+
 /// Settings around the `http` block: defaults that depend on where the server is installed.
 pub fn outermost_drafts(builder: &mut Builder) -> Drafts {
     let mut drafts = Drafts::default();

@@ -163,6 +163,7 @@ impl Client {
 
     /// The connection is being closed: an unfinished exchange is logged as such.
     pub fn on_close(&mut self, status: Option<Status>, res: &mut Resources) {
+        self.unpark(res);
         if let Some(mut active) = self.take_state() {
             active.exchange.outcome.complete = false;
             if let Some(status) = status {
@@ -216,6 +217,7 @@ impl Client {
             State::Head if self.is_handshaking() => {
                 self.time_out(None, "client timed out while SSL handshaking", res)
             }
+            State::Parked(_) => Fate::Keep,
             State::Head | State::Discarding { .. } | State::Lingering { .. } => Fate::Close,
         }
     }

@@ -43,6 +43,7 @@ use crate::server::worker::resources::Resources;
 
 use h2::SharedMux;
 use output::Output;
+use output::parking::Parked;
 use pipe::SharedPipe;
 use request_body::BodyReader;
 use transport::Transport;
@@ -83,6 +84,8 @@ pub enum State {
     Multiplexed(SharedMux),
     /// A request is being served.
     Active(Box<Active>),
+    /// A request waits for window. Not within a turn.
+    Parked(Box<Parked>),
     /// A response was sent; the rest of the request's body is dropped until the next head.
     Discarding {
         /// Monotonic milliseconds when patience ends.
@@ -201,6 +204,10 @@ pub struct Flags {
     pub more_follows: bool,
     /// It stands in the ready list.
     pub in_ready_list: bool,
+    /// It stands among those that wait for window.
+    pub in_waiting_list: bool,
+    /// Its request is parked when the turn is over.
+    pub parks: bool,
     /// The socket refused some of what is unsent.
     pub owes: bool,
     /// It may have more unsent in the kernel than others.
@@ -265,5 +272,47 @@ impl Active {
             uploaded: 0,
             tunnel: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod size_tests {
+    #[test]
+    fn sizes() {
+        macro_rules! show { ($($t:ty),* $(,)?) => { $( eprintln!("{:>6} {}", size_of::<$t>(), stringify!($t)); )* } }
+        use super::*;
+        use crate::http::exchange::*;
+        show!(
+            Client,
+            State,
+            Wire,
+            Transport,
+            crate::proto::h1::Connection,
+            h2::stream::StreamWire,
+            h2::stream::StreamEnd,
+            Pace,
+            ConnectionFacts,
+            Endpoint,
+            Flags,
+            AddressPermit,
+            Option<AddressPermit>,
+            Counted,
+            Active,
+            Exchange,
+            Output,
+            Option<BodyReader>,
+            Option<TemporaryFile>,
+            crate::message::RequestHead,
+            crate::message::ResponseHead,
+            crate::message::RequestFacts,
+            crate::message::ResponseFacts,
+            ParkedExchange,
+            output::parking::Parked,
+            Outcome,
+            crate::http::modules::Notes,
+            crate::server::files::FileIdentity,
+            Body,
+            crate::base::regex::Captures
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! (`Resources::out`), then the body of the present response, piece by piece.
 
 mod filtering;
+pub mod parking;
 mod reopening;
 mod slices;
 mod weave;
@@ -183,6 +184,7 @@ impl Client {
     pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         self.pace.rest(res.env.now.monotonic_ms);
+        self.flags.parks = false;
         active.output.delayed_until_ms = None;
         active.output.starved = false;
         let mut pumped = self.pump_any(&mut active, key, res);
@@ -203,6 +205,7 @@ impl Client {
                 self.judge_reader(&mut active.output, now_ms);
                 self.want_write(key, res);
                 self.await_room(&active, now_ms);
+                self.join_waiting(key, res);
             }
             Ok(Pumped::Spent) => {
                 // Its turn comes; the deadline of what was before must not find it waiting.

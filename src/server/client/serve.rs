@@ -81,6 +81,7 @@ impl Client {
                     Waiting::Upstream | Waiting::Output => active.takes_upload(),
                     _ => false,
                 },
+                State::Parked(_) => false,
                 _ => true,
             }
     }
@@ -208,6 +209,7 @@ impl Client {
                     }
                     _ => return self.put_away(input, res),
                 },
+                State::Parked(_) => return self.put_away(input, res),
                 State::Discarding { .. } => match self.discard(&mut input, res) {
                     Ok(true) => {}
                     Ok(false) => return Consumed::All,

@@ -106,7 +106,7 @@ impl Client {
     /// Counts the connection as what it is now.
     pub fn recount(&mut self, counters: &Counters) {
         let counted = match &self.state {
-            State::Active(_) => Counted::Writing,
+            State::Active(_) | State::Parked(_) => Counted::Writing,
             State::Head if self.head_began_ms != 0 => Counted::Reading,
             _ => Counted::Waiting,
         };

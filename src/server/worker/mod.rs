@@ -349,7 +349,11 @@ impl Worker {
         }
         let res = &mut self.res;
         res.current_socket.set(client.raw_socket());
-        let fate = catch_unwind(AssertUnwindSafe(|| act(client, key, res))).unwrap_or_else(|_| {
+        let act = || {
+            client.unpark(res);
+            act(client, key, res)
+        };
+        let fate = catch_unwind(AssertUnwindSafe(act)).unwrap_or_else(|_| {
             // The panic hook has logged where it was. What this turn had gathered is of unknown state.
             res.recover();
             client.abandon_multiplexed(res);
@@ -729,6 +733,9 @@ impl Drop for Worker {
 
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
+    if client.flags.parks {
+        client.park(res);
+    }
     client.recount(&res.counters);
     if let Some(lane) = client.lane() {
         lane.after_turn(res);

@@ -88,6 +88,8 @@ pub struct Resources {
     pub queued: Queues,
     /// Requests whose relay has something new to look at.
     pub resumed: Vec<ClientKey>,
+    /// Streams that wait for window, and are not parked.
+    pub waiting: VecDeque<ClientKey>,
     /// Streams whose heads have come.
     pub newborn: Vec<Newborn>,
     /// Subrequests that are to be served.
@@ -154,6 +156,7 @@ impl Resources {
             ready: VecDeque::new(),
             jobs: HashMap::new(),
             queued: Queues::default(),
+            waiting: VecDeque::new(),
             newborn: Vec::new(),
             subrequests: Vec::new(),
             stirred: Vec::new(),

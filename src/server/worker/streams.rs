@@ -4,6 +4,7 @@
 use crate::base::pace::Pace;
 use crate::http::exchange::ConnectionFacts;
 use crate::server::client::h2::{Newborn, OUT_BYTES, SharedMux, queue, stream::StreamEnd, unqueue};
+use crate::server::client::output::parking::UNPARKED;
 use crate::server::client::pipe::{NewSubrequest, PipeEnd};
 use crate::server::client::transport::Transport;
 use crate::server::client::wire::Wire;
@@ -39,6 +40,21 @@ impl Worker {
         }
         for mux in std::mem::take(&mut self.res.muxes) {
             self.send_streams(&mux);
+        }
+        self.park_streams();
+    }
+
+    /// Parks streams that wait for window where there are many, those first that have waited longest.
+    fn park_streams(&mut self) {
+        while self.res.waiting.len() > UNPARKED
+            && let Some(key) = self.res.waiting.pop_front()
+        {
+            if let Some(client) = self.clients.get_mut(key.index as usize)
+                && client.generation == key.generation
+            {
+                client.flags.in_waiting_list = false;
+                client.park(&mut self.res);
+            }
         }
     }
 

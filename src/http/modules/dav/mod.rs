@@ -111,6 +111,11 @@ struct State {
 }
 
 impl Note {
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     fn state(&mut self) -> &mut State {
         self.0.get_or_insert_default()
     }

@@ -14,6 +14,9 @@ use super::{Mux, Newborn, SharedMux, StreamLink, queue};
 
 /// Events that one turn takes; the rest of the input is put away for the next.
 const EVENTS_PER_TURN: usize = 512;
+/// Requests that one turn begins: each has memory of its own from here on, most of which goes to the next ones where it
+/// waits for window.
+const REQUESTS_PER_TURN: usize = 64;
 
 /// How long a stream waits for window, or for a socket that takes nothing, until what it has open is closed, in
 /// milliseconds: longer than the round trip of a client that reads, so that its downloads open their file once.
@@ -65,6 +68,7 @@ impl Client {
         let (mut active, address) = res.take_active(self);
         let limits = head_limits(&active);
         let mut mux = shared.borrow_mut();
+        let mut requests = 0;
         for event in 0..EVENTS_PER_TURN {
             let before = input.len();
             let head = &mut active.exchange.head;
@@ -119,6 +123,11 @@ impl Client {
             res.newborn.push(Newborn { link, active, address, refused, facts, listener, length, is_tunnel });
             self.facts.requests = self.facts.requests.saturating_add(1);
             self.limit_requests(&mut mux, &active_core(res, self), res);
+            requests += 1;
+            // With nothing left to put away, nothing would bring the next turn for what the machine still has to say.
+            if requests >= REQUESTS_PER_TURN && !input.is_empty() {
+                break;
+            }
         }
         drop(mux);
         res.give_back(active);

@@ -229,6 +229,7 @@ impl Client {
         }
         if stands {
             self.give_up_files(res);
+            self.flags.parks = true;
         }
         if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Tunnel) {
             return self.pump_tunnel(key, res);
