@@ -40,22 +40,29 @@ impl MinRate {
 }
 
 /// A peer that moves as slowly as it may is not looked at more often than this, in milliseconds.
-const LEAST_INTERVAL_MS: u64 = 1000;
+const LEAST_INTERVAL_MS: u32 = 1000;
 
-/// See the module's documentation. Times are monotonic milliseconds and never 0.
+/// See the module's documentation. Times are monotonic milliseconds and never 0; lengths of time end at 49 days.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
     /// Since when the peer is waited for; 0 while it is not.
     since_ms: u64,
-    /// How long it was waited for since the last judgement, up to `since_ms`.
-    waited_ms: u64,
-    /// What it may spend.
-    credit_ms: u64,
-    /// How long it may be waited for before the next judgement.
-    patience_ms: u64,
     /// Bytes that had been moved at the last judgement.
     judged_bytes: u64,
+    /// How long it was waited for since the last judgement, up to `since_ms`.
+    waited_ms: u32,
+    /// What it may spend.
+    credit_ms: u32,
+    /// How long it may be waited for before the next judgement.
+    patience_ms: u32,
     began: bool,
+}
+
+const _: () = assert!(size_of::<Pace>() <= 32, "every connection has one");
+
+/// A length of time in so many bits.
+fn saturated(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
 /// What a judgement comes to.
@@ -79,8 +86,8 @@ impl Pace {
             self.since_ms = now_ms.max(1);
             if !self.began {
                 self.began = true;
-                self.credit_ms = rate.grace_ms;
-                self.patience_ms = rate.grace_ms;
+                self.credit_ms = saturated(rate.grace_ms);
+                self.patience_ms = self.credit_ms;
             }
         }
     }
@@ -88,7 +95,7 @@ impl Pace {
     /// It is not waited for any more.
     pub fn rest(&mut self, now_ms: u64) {
         if self.since_ms != 0 {
-            self.waited_ms += now_ms.saturating_sub(self.since_ms);
+            self.waited_ms = self.waited_ms.saturating_add(saturated(now_ms.saturating_sub(self.since_ms)));
             self.since_ms = 0;
         }
     }
@@ -102,7 +109,7 @@ impl Pace {
     pub fn due_ms(&self) -> u64 {
         match self.since_ms {
             0 => u64::MAX,
-            since_ms => since_ms + self.patience_ms.saturating_sub(self.waited_ms),
+            since_ms => since_ms + u64::from(self.patience_ms.saturating_sub(self.waited_ms)),
         }
     }
 
@@ -111,12 +118,13 @@ impl Pace {
     pub fn judge(&mut self, bytes: u64, now_ms: u64, rate: MinRate, most_credit_ms: u64) -> Verdict {
         self.rest(now_ms);
         let moved = bytes.saturating_sub(self.judged_bytes);
-        let credit_ms = self.credit_ms.saturating_add(rate.worth_ms(moved));
-        if credit_ms <= self.waited_ms {
-            return Verdict::TooSlow { bytes: moved, waited_ms: self.waited_ms };
+        let waited_ms = u64::from(self.waited_ms);
+        let credit_ms = u64::from(self.credit_ms).saturating_add(rate.worth_ms(moved));
+        if credit_ms <= waited_ms {
+            return Verdict::TooSlow { bytes: moved, waited_ms };
         }
-        let left_ms = credit_ms - self.waited_ms;
-        self.credit_ms = left_ms.min(most_credit_ms.max(rate.grace_ms));
+        let left_ms = credit_ms - waited_ms;
+        self.credit_ms = saturated(left_ms.min(most_credit_ms.max(rate.grace_ms)));
         self.patience_ms = self.credit_ms.max(LEAST_INTERVAL_MS);
         self.judged_bytes = bytes.max(self.judged_bytes);
         self.waited_ms = 0;
@@ -184,6 +192,22 @@ mod tests {
         assert_eq!(
             pace.judge((1 << 30) + 7, 65_001 + 80, RATE, MOST),
             Verdict::TooSlow { bytes: 7, waited_ms: 60_080 }
+        );
+    }
+
+    #[test]
+    fn times_without_end_saturate() {
+        let rate = MinRate { bytes_per_second: 1, grace_ms: u64::MAX };
+        let mut pace = Pace::default();
+        pace.wait(1, rate);
+        assert_eq!(pace.due_ms(), 1 + u64::from(u32::MAX));
+        assert_eq!(pace.judge(u64::MAX, 1000, rate, u64::MAX), Verdict::Fine);
+        pace.rest(u64::MAX);
+        pace.wait(1000, rate);
+        pace.rest(u64::MAX);
+        assert_eq!(
+            pace.judge(u64::MAX, u64::MAX, rate, u64::MAX),
+            Verdict::TooSlow { bytes: 0, waited_ms: u32::MAX.into() }
         );
     }
 

@@ -46,7 +46,7 @@ pub struct ParkedExchange {
     rare: Option<Box<Rare>>,
 }
 
-const _: () = assert!(size_of::<ParkedExchange>() <= 512, "a parked exchange is to stay small");
+const _: () = assert!(size_of::<ParkedExchange>() <= 408, "a parked exchange is to stay small");
 
 struct Flags {
     uri_is_original: bool,

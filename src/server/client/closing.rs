@@ -9,7 +9,7 @@ use crate::proto::h1::{After, Event, HeadLimits};
 use crate::server::worker::resources::Resources;
 
 use super::transport::Transport;
-use super::{Active, Client, ClientKey, Fate, State, Waiting};
+use super::{Active, Client, ClientKey, Fate, State, Waiting, saturated_ms};
 
 impl Client {
     /// Whether the server, for its part, keeps the connection after this response.
@@ -60,8 +60,8 @@ impl Client {
         let now_ms = res.env.now.monotonic_ms;
         let core = &active.exchange.scope_settings().core;
         let lingering = (core.lingering_close, core.lingering_time, core.lingering_timeout);
-        self.idle_ms = core.keepalive_timeout.idle_ms;
-        self.keep_until_ms = now_ms + core.keepalive_min_timeout;
+        self.idle_ms = saturated_ms(core.keepalive_timeout.idle_ms);
+        self.keep_ms = saturated_ms(core.keepalive_min_timeout);
         self.end_exchange(active, res);
         match after {
             After::KeepAlive => {
@@ -70,7 +70,7 @@ impl Client {
             }
             After::Discard => {
                 self.state = State::Discarding { until_ms: now_ms + lingering.1 };
-                self.linger_timeout_ms = lingering.2;
+                self.linger_timeout_ms = saturated_ms(lingering.2);
                 self.set_deadline(now_ms + lingering.2.min(lingering.1));
                 Fate::Keep
             }
@@ -87,7 +87,7 @@ impl Client {
         self.head_began_ms = 0;
         self.request_bytes = 0;
         self.last_active_ms = now_ms;
-        self.set_deadline(now_ms + self.idle_ms);
+        self.set_deadline(now_ms + u64::from(self.idle_ms));
     }
 
     /// Shuts writing down and waits for the client to see the response: an early close would make the kernel answer what
@@ -96,7 +96,7 @@ impl Client {
         if self.transport.shut_down().is_err() {
             return Fate::Close;
         }
-        self.linger_timeout_ms = lingering.2;
+        self.linger_timeout_ms = saturated_ms(lingering.2);
         self.state = State::Lingering { until_ms: now_ms + lingering.1 };
         self.set_deadline(now_ms + lingering.2.min(lingering.1));
         Fate::Keep
@@ -115,7 +115,7 @@ impl Client {
                 if now_ms >= until_ms {
                     return Err(Fate::Close);
                 }
-                self.set_deadline((now_ms + self.linger_timeout_ms).min(until_ms));
+                self.set_deadline((now_ms + u64::from(self.linger_timeout_ms)).min(until_ms));
                 Ok(true)
             }
             Ok(Event::NeedMore) => Ok(false),
@@ -131,7 +131,7 @@ impl Client {
             Err(_) => Err(match self.flush(res) {
                 Ok(true) => {
                     let rest_ms = until_ms.saturating_sub(now_ms);
-                    self.begin_lingering((Lingering::On, rest_ms, self.linger_timeout_ms), now_ms)
+                    self.begin_lingering((Lingering::On, rest_ms, self.linger_timeout_ms.into()), now_ms)
                 }
                 _ => Fate::Close,
             }),

@@ -76,8 +76,8 @@ impl ClientKey {
 pub enum State {
     /// The PROXY protocol's header comes first.
     ProxyHeader(Box<ProxyReader>),
-    /// So far what came may be the beginning of HTTP/2, or of a request.
-    Preface(Box<[u8]>),
+    /// So many bytes came, and they are those that HTTP/2 begins with.
+    Preface(u8),
     /// Between requests, or within a request head.
     Head,
     /// HTTP/2 is spoken: requests are clients of their own.
@@ -116,6 +116,8 @@ pub struct Active {
     pub subrequest: Option<SharedPipe>,
     /// Bytes of the body that were passed on as they came.
     pub uploaded: u64,
+    /// Monotonic milliseconds when the last piece of such a body came; 0 before the first.
+    pub upload_moved_ms: u64,
     /// The tunnel that the connection has become.
     pub tunnel: Option<Box<Tunnel>>,
 }
@@ -172,13 +174,11 @@ pub struct Client {
     /// What is known of the socket's readiness.
     pub flags: Flags,
     /// Idle milliseconds that the last response granted.
-    pub idle_ms: u64,
-    /// Monotonic milliseconds when the last piece of a body came that is passed on as it comes.
-    pub upload_moved_ms: u64,
-    /// Not closed for idleness before this (monotonic milliseconds; `keepalive_min_timeout`).
-    pub keep_until_ms: u64,
+    pub idle_ms: u32,
+    /// Not closed within so many milliseconds of idleness (`keepalive_min_timeout`).
+    pub keep_ms: u32,
     /// Milliseconds without a byte that end discarding and lingering.
-    pub linger_timeout_ms: u64,
+    pub linger_timeout_ms: u32,
     /// Bytes of the wire that the socket did not take; they go before everything else.
     pub unsent: Vec<u8>,
     /// What it is counted as.
@@ -204,10 +204,6 @@ pub struct Flags {
     pub more_follows: bool,
     /// It stands in the ready list.
     pub in_ready_list: bool,
-    /// It stands among those that wait for window.
-    pub in_waiting_list: bool,
-    /// Its request is parked when the turn is over.
-    pub parks: bool,
     /// The socket refused some of what is unsent.
     pub owes: bool,
     /// It may have more unsent in the kernel than others.
@@ -227,7 +223,21 @@ pub enum Fate {
     Close,
 }
 
+const _: () = assert!(size_of::<Client>() <= 360, "an idle connection is little more than this");
+
+/// A length of time as connections keep it: at most 49 days.
+pub fn saturated_ms(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
+}
+
 impl Client {
+    /// Whether it may be closed for the sake of others: it is idle, has been of use, and has had its least time.
+    pub fn may_give_way(&self, now_ms: u64) -> bool {
+        self.is_idle()
+            && self.facts.requests > 0
+            && self.last_active_ms.saturating_add(self.keep_ms.into()) <= now_ms
+    }
+
     /// Whether nothing of a request is under way: it may be closed without loss.
     pub fn is_idle(&self) -> bool {
         match &self.state {
@@ -270,6 +280,7 @@ impl Active {
             relay: None,
             subrequest: None,
             uploaded: 0,
+            upload_moved_ms: 0,
             tunnel: None,
         }
     }

@@ -184,7 +184,7 @@ impl Client {
     pub fn pump(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let Some(mut active) = self.take_state() else { return Fate::Keep };
         self.pace.rest(res.env.now.monotonic_ms);
-        self.flags.parks = false;
+        self.move_on();
         active.output.delayed_until_ms = None;
         active.output.starved = false;
         let mut pumped = self.pump_any(&mut active, key, res);

@@ -82,7 +82,7 @@ impl Client {
         if relay.is_starved(&active.exchange) {
             let timeout = active.exchange.scope_settings().core.client_body_timeout;
             self.pace.wait(now_ms, upload_rate(&active.exchange));
-            self.patience_ms = self.upload_moved_ms.max(relay.began_ms()) + timeout;
+            self.patience_ms = active.upload_moved_ms.max(relay.began_ms()) + timeout;
             deadline_ms = deadline_ms.min(self.patience_ms).min(self.pace.due_ms());
         } else {
             self.pace.rest(now_ms);
@@ -141,7 +141,7 @@ impl Client {
         let event = self.wire.read(input, &HeadLimits::default(), &mut active.exchange.head);
         self.request_bytes += (before - input.len()) as u64;
         active.exchange.outcome.request_length = self.request_bytes;
-        self.upload_moved_ms = res.env.now.monotonic_ms;
+        active.upload_moved_ms = res.env.now.monotonic_ms;
         match event {
             Ok(Event::Body(bytes)) => {
                 active.uploaded += bytes.len() as u64;

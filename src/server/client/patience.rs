@@ -91,7 +91,7 @@ impl Client {
         let timeout = res.site_of(self).settings(res.root_of(self)).core.client_header_timeout;
         match self.head_began_ms {
             _ if self.facts.requests == 0 => self.facts.accepted_ms + timeout,
-            0 => res.env.now.monotonic_ms + self.idle_ms,
+            0 => res.env.now.monotonic_ms + u64::from(self.idle_ms),
             began_ms => began_ms + timeout,
         }
     }
@@ -220,8 +220,8 @@ impl Client {
             (core.client_body_min_rate, core.client_body_timeout, active.uploaded);
         if !may_send {
             self.pace.forgive();
-            self.upload_moved_ms = now_ms;
-            let Some(active) = self.take_state() else { return Fate::Keep };
+            let Some(mut active) = self.take_state() else { return Fate::Keep };
+            active.upload_moved_ms = now_ms;
             self.watch_relay(&active, res);
             self.state = State::Active(active);
             return Fate::Keep;

@@ -175,7 +175,7 @@ impl Client {
                 State::Multiplexed(_) => return self.read_frames(&mut input, key, res),
                 State::Head => {
                     if self.facts.requests == 0 && self.may_be_preface(input, res) {
-                        self.state = State::Preface(Box::default());
+                        self.state = State::Preface(0);
                         continue;
                     }
                     if requests == REQUESTS_PER_TURN || res.out.len() >= res.out_limit() {
@@ -218,7 +218,7 @@ impl Client {
                     }
                 },
                 State::Lingering { until_ms } => {
-                    let patience = res.env.now.monotonic_ms + self.linger_timeout_ms;
+                    let patience = res.env.now.monotonic_ms + u64::from(self.linger_timeout_ms);
                     let until_ms = *until_ms;
                     self.set_deadline(patience.min(until_ms));
                     return Consumed::All;
@@ -239,25 +239,26 @@ impl Client {
 
     /// Decides between HTTP/2 and HTTP/1. Whether that is done; if not, more is needed.
     fn read_preface(&mut self, input: &mut &[u8], key: ClientKey, res: &mut Resources) -> bool {
-        let State::Preface(before) = &mut self.state else { return true };
-        let mut bytes = std::mem::take(before).into_vec();
-        let had = bytes.len();
-        bytes.extend_from_slice(input);
-        match h2::is_preface(&bytes) {
+        let State::Preface(before) = self.state else { return true };
+        let before = &h2::PREFACE[..usize::from(before)];
+        let (piece, _) = input.split_at(input.len().min(h2::PREFACE.len() - before.len()));
+        let (mut bytes, length) = (*h2::PREFACE, before.len() + piece.len());
+        bytes[before.len()..length].copy_from_slice(piece);
+        match h2::is_preface(&bytes[..length]) {
             None => {
                 *input = &[];
-                self.state = State::Preface(bytes.into_boxed_slice());
+                self.state = State::Preface(length as u8);
                 false
             }
             Some(true) => {
                 self.begin_multiplexing(key, res);
-                let _ = self.read_frames(&mut &bytes[..had], key, res);
+                let _ = self.read_frames(&mut &*before, key, res);
                 true
             }
             Some(false) => {
                 self.state = State::Head;
                 // The bytes before are the beginning of a request's method.
-                let _ = self.read_head(&mut &bytes[..had], key, res);
+                let _ = self.read_head(&mut &*before, key, res);
                 true
             }
         }

@@ -12,7 +12,7 @@ pub enum Wire {
     /// HTTP/1: requests one behind the other.
     H1(h1::Connection),
     /// A stream of HTTP/2: one request.
-    H2(Box<StreamWire>),
+    H2(StreamWire),
     /// None: a subrequest.
     Subrequest,
 }

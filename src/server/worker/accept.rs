@@ -202,9 +202,7 @@ impl Worker {
         let mut idle: Vec<(u64, ClientKey)> = self
             .clients
             .iter()
-            .filter(|(_, client)| {
-                client.is_idle() && client.facts.requests > 0 && client.keep_until_ms <= now_ms
-            })
+            .filter(|(_, client)| client.may_give_way(now_ms))
             .map(|(index, client)| {
                 (client.last_active_ms, ClientKey { index: index as u32, generation: client.generation })
             })
@@ -335,8 +333,7 @@ impl Worker {
             request_bytes: 0,
             flags: Flags { unread: true, ..Flags::default() },
             idle_ms: 0,
-            upload_moved_ms: 0,
-            keep_until_ms: 0,
+            keep_ms: 0,
             linger_timeout_ms: 0,
             unsent: Vec::new(),
             counted: Counted::default(),

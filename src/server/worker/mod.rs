@@ -603,9 +603,7 @@ impl Worker {
         let idle: Vec<ClientKey> = self
             .clients
             .iter()
-            .filter(|(_, client)| {
-                client.is_idle() && client.facts.requests > 0 && client.keep_until_ms <= now_ms
-            })
+            .filter(|(_, client)| client.may_give_way(now_ms))
             .map(|(index, client)| ClientKey { index: index as u32, generation: client.generation })
             .collect();
         for key in idle {
@@ -733,7 +731,7 @@ impl Drop for Worker {
 
 /// After a turn: the poll and the wheel are told what the connection needs from them.
 fn settle(client: &mut Client, key: ClientKey, res: &mut Resources) {
-    if client.flags.parks {
+    if client.is_to_be_parked() {
         client.park(res);
     }
     client.recount(&res.counters);

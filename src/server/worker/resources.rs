@@ -233,6 +233,7 @@ impl Resources {
             active.relay = None;
             active.subrequest = None;
             active.uploaded = 0;
+            active.upload_moved_ms = 0;
             active.tunnel = None;
             active.output = Default::default();
             self.recycled.push(active);

@@ -52,7 +52,7 @@ impl Worker {
             if let Some(client) = self.clients.get_mut(key.index as usize)
                 && client.generation == key.generation
             {
-                client.flags.in_waiting_list = false;
+                client.leave_waiting();
                 client.park(&mut self.res);
             }
         }
@@ -68,7 +68,7 @@ impl Worker {
 
     /// Makes a client of a stream and serves its request.
     fn bear_stream(&mut self, newborn: Newborn) {
-        let transport = Transport::Stream(StreamEnd { link: newborn.link.clone(), left: None });
+        let transport = Transport::Stream(StreamEnd::new(newborn.link.clone()));
         if let Some(key) = self.bear(transport, newborn.facts.clone(), newborn.listener) {
             self.turn(key, |client, key, res| client.begin_stream(newborn, key, res));
         }
@@ -110,8 +110,7 @@ impl Worker {
             // There is nothing for the poll to watch.
             flags: Flags { registered: true, unread: true, ..Flags::default() },
             idle_ms: 0,
-            upload_moved_ms: 0,
-            keep_until_ms: 0,
+            keep_ms: 0,
             linger_timeout_ms: 0,
             unsent: Vec::new(),
             counted: Counted::default(),

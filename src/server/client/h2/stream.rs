@@ -20,8 +20,22 @@ pub struct StreamEnd {
     /// The stream.
     pub link: StreamLink,
     /// Bytes of the body that are still to come, where that is known and nothing follows them: the last frame ends the
-    /// stream then.
-    pub left: Option<u64>,
+    /// stream then. Else [`UNKNOWN`].
+    left: u64,
+    /// It stands among those that wait for window ([`Resources::waiting`]).
+    pub is_listed: bool,
+    /// Its request is parked when its turn is over.
+    pub parks: bool,
+}
+
+/// See [`StreamEnd`].
+const UNKNOWN: u64 = u64::MAX;
+
+impl StreamEnd {
+    /// The way of a stream's response, before there is one.
+    pub fn new(link: StreamLink) -> StreamEnd {
+        StreamEnd { link, left: UNKNOWN, is_listed: false, parks: false }
+    }
 }
 
 impl Lane for StreamEnd {
@@ -42,10 +56,10 @@ impl Lane for StreamEnd {
             return Ok(0);
         }
         let Mux { machine, out, .. } = &mut *mux;
-        let ends = self.left == Some(taken as u64);
+        let ends = self.left == taken as u64;
         let sent = machine.send_data(self.link.stream, &piece[..taken], ends, out);
-        if let Some(left) = &mut self.left {
-            *left = left.saturating_sub(sent as u64);
+        if self.left != UNKNOWN {
+            self.left = self.left.saturating_sub(sent as u64);
         }
         Ok(sent)
     }
@@ -53,10 +67,10 @@ impl Lane for StreamEnd {
     /// Frames need no marks in between, only the last byte is to be known.
     fn begin(&mut self, framing: ResponseFraming, trailers: bool) -> ResponseFraming {
         self.left = match framing {
-            ResponseFraming::Length(length) if !trailers => Some(length),
+            ResponseFraming::Length(length) if !trailers => length,
             // The head has ended it.
-            ResponseFraming::None => Some(0),
-            _ => None,
+            ResponseFraming::None => 0,
+            _ => UNKNOWN,
         };
         match framing {
             ResponseFraming::None => ResponseFraming::None,
@@ -66,7 +80,7 @@ impl Lane for StreamEnd {
 
     /// Ends the stream behind its body, unless its last frame did.
     fn finish(&mut self, trailers: &Fields) {
-        if self.left.take() == Some(0) {
+        if std::mem::replace(&mut self.left, UNKNOWN) == 0 {
             return;
         }
         let mut mux = self.link.mux.borrow_mut();
@@ -92,8 +106,8 @@ pub struct StreamWire {
     link: StreamLink,
     body: BodyState,
     expects_continue: bool,
-    /// Bytes that were taken since the windows were last told.
-    taken: usize,
+    /// Bytes that were taken since the windows were last told; these bound them.
+    taken: u32,
     /// Bytes that were taken from the slot and are not wanted yet.
     held: Vec<u8>,
 }
@@ -123,7 +137,7 @@ impl StreamWire {
     /// Takes a piece of the body.
     pub fn read<'a>(&mut self, input: &mut &'a [u8]) -> Event<'a> {
         let bytes = std::mem::take(input);
-        self.taken += bytes.len();
+        self.taken += bytes.len() as u32;
         match self.body {
             BodyState::Coming | BodyState::Last if !bytes.is_empty() => Event::Body(bytes),
             BodyState::Last => {
@@ -191,7 +205,7 @@ impl Client {
         let Newborn { link, mut active, address, refused, length, is_tunnel, .. } = newborn;
         link.mux.borrow_mut().adopt(link.stream, key);
         let is_lost = link.mux.borrow_mut().slot(link.stream).is_none_or(|slot| slot.lost);
-        self.wire = Wire::H2(Box::new(StreamWire::new(link, &active.exchange.head, is_tunnel)));
+        self.wire = Wire::H2(StreamWire::new(link, &active.exchange.head, is_tunnel));
         self.begin_request(&mut active, address, length as usize, res);
         if is_lost {
             // Given up as soon as it was asked: nobody behind us hears of it.
@@ -229,7 +243,7 @@ impl Client {
         }
         if stands {
             self.give_up_files(res);
-            self.flags.parks = true;
+            self.stand();
         }
         if matches!(&self.state, State::Active(active) if active.waiting == Waiting::Tunnel) {
             return self.pump_tunnel(key, res);
@@ -265,7 +279,7 @@ impl Client {
                 let taken = std::mem::take(&mut wire.taken);
                 let mut mux = link.mux.borrow_mut();
                 let Mux { machine, out, .. } = &mut *mux;
-                machine.consumed(link.stream, taken, out);
+                machine.consumed(link.stream, taken as usize, out);
             }
             match consumed {
                 Consumed::All => {}

@@ -16,6 +16,8 @@
 use crate::http::body::Body;
 use crate::http::exchange::ParkedExchange;
 use crate::message::ResponseFraming;
+use crate::server::client::h2::stream::StreamEnd;
+use crate::server::client::transport::Transport;
 use crate::server::client::{Active, Client, ClientKey, State, Waiting};
 use crate::server::files::TemporaryFile;
 use crate::server::worker::resources::Resources;
@@ -32,7 +34,7 @@ pub struct Parked {
     body_file: Option<Box<TemporaryFile>>,
 }
 
-const _: () = assert!(size_of::<Parked>() <= 640, "a stream that waits for window is to stay small");
+const _: () = assert!(size_of::<Parked>() <= 520, "a stream that waits for window is to stay small");
 
 /// What is left of an output that waits for nothing but window.
 struct ParkedOutput {
@@ -53,20 +55,58 @@ impl Client {
         self.stream().is_some_and(|end| end.link.mux.borrow().machine.room(end.link.stream) == 0)
     }
 
+    fn stream_mut(&mut self) -> Option<&mut StreamEnd> {
+        match &mut self.transport {
+            Transport::Stream(end) => Some(end),
+            _ => None,
+        }
+    }
+
     /// The response has no room: the request joins those that wait for window, if that is why.
     pub(super) fn join_waiting(&mut self, key: ClientKey, res: &mut Resources) {
-        if !self.flags.in_waiting_list && self.waits_for_window() {
-            self.flags.in_waiting_list = true;
+        if self.waits_for_window()
+            && let Some(end) = self.stream_mut()
+            && !std::mem::replace(&mut end.is_listed, true)
+        {
             res.waiting.push_back(key);
         }
     }
 
+    /// The request is not among those any more.
+    pub fn leave_waiting(&mut self) {
+        if let Some(end) = self.stream_mut() {
+            end.is_listed = false;
+        }
+    }
+
+    /// The request has waited for long: it is parked when its turn is over.
+    pub fn stand(&mut self) {
+        if let Some(end) = self.stream_mut() {
+            end.parks = true;
+        }
+    }
+
+    /// The request goes on.
+    pub(super) fn move_on(&mut self) {
+        if let Some(end) = self.stream_mut() {
+            end.parks = false;
+        }
+    }
+
+    /// Whether the request is to be parked at the turn's end.
+    pub fn is_to_be_parked(&self) -> bool {
+        self.stream().is_some_and(|end| end.parks)
+    }
+
     /// Parks the request if it waits for window and nothing else.
     pub fn park(&mut self, res: &mut Resources) {
-        self.flags.parks = matches!(&self.state, State::Active(active) if active.may_be_parked())
+        let waits = matches!(&self.state, State::Active(active) if active.may_be_parked())
             && !self.flags.gone
             && self.waits_for_window();
-        if !self.flags.parks {
+        if let Some(end) = self.stream_mut() {
+            end.parks = waits;
+        }
+        if !waits {
             return;
         }
         let Some(mut active) = self.take_state() else { return };
