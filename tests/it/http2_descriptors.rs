@@ -215,5 +215,5 @@ fn a_stream_without_window_takes_little_memory() {
     wait_until_all_are_closed(&server);
     let each = resident_kib(&server).saturating_sub(before) * 1024 / STREAMS;
     eprintln!("{each} bytes for each stream that waits");
-    assert!(each < 4096, "{each} bytes for each stream that waits");
+    assert!(each < 2048, "{each} bytes for each stream that waits");
 }

@@ -35,6 +35,7 @@ mod http1;
 mod http2;
 mod http2_descriptors;
 mod http2_limits;
+mod http2_parked;
 mod limit_conn;
 mod limit_req;
 mod listen;

@@ -50,9 +50,12 @@ struct ParkedOutput {
 }
 
 impl Client {
-    /// Whether it is a stream that cannot be sent before its client gives window.
+    /// Whether it is a stream that cannot be sent before its client gives window, or takes what was sent before.
     fn waits_for_window(&self) -> bool {
-        self.stream().is_some_and(|end| end.link.mux.borrow().machine.room(end.link.stream) == 0)
+        self.stream().is_some_and(|end| {
+            let mux = end.link.mux.borrow();
+            mux.machine.room(end.link.stream) == 0 || mux.is_stalled()
+        })
     }
 
     fn stream_mut(&mut self) -> Option<&mut StreamEnd> {
