@@ -30,7 +30,7 @@ fn start() -> Server {
              location /limited {{ limit_conn c 300; limit_req zone=r burst=1000 nodelay; alias {{root}}/html/4.bin; }}
              location = /alone {{ limit_conn c 1; try_files /5.bin =404; }}
              location /refused {{ deny all; }}
-             location /packed {{ gzip on; gzip_min_length 1; gzip_types *; alias {{root}}/html/text; }}
+             location /packed {{ gzip on; sub_filter_types *; sub_filter 'line' 'verse'; gzip_min_length 1; gzip_types *; alias {{root}}/html/text; }}
              location /changed {{ sub_filter_types *; sub_filter 'line' 'verse'; alias {{root}}/html/text; }}
              location /memory {{ set $t '{text}'; return 200 $t$t$t$t$t; }}
              location /accel {{ proxy_pass http://127.0.0.1:{{port}}/origin; }}
