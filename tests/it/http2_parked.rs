@@ -8,7 +8,7 @@ use crate::util::{Client, Server, eventually};
 const UNPARKED: usize = 64;
 
 const FORMAT: &str = "$request_method $host $uri|$args|$request|$request_uri|$status|$body_bytes_sent|\
-    $request_length|$request_completion|$http_x_a|$http_x_real_ip|$sent_http_content_type|$sent_http_content_length|\
+    $request_completion|$http_x_a|$http_x_real_ip|$sent_http_content_type|$sent_http_content_length|\
     $sent_http_last_modified|$sent_http_etag|$sent_http_location|$sent_http_x_b|$name|$v|$kept|$request_filename|\
     $document_root|$limit_conn_status|$limit_req_status|$remote_addr|$realip_remote_addr|$upstream_status|\
     $upstream_http_x_from|$upstream_bytes_received|$gzip_ratio|$request_body|$limit_rate|$scheme|$server_protocol|\
@@ -55,7 +55,7 @@ fn start() -> Server {
 
 /// One request of each kind.
 fn ask_for_all(h2: &mut H2) -> Vec<u32> {
-    // What goes before the first request counts as its length.
+    // The connection has begun.
     let first = h2.get("/7.bin?crowd");
     h2.wait_until(|h2| h2.streams[&first].status == 200);
     let real_ip = ("x-real-ip", "192.0.2.7");

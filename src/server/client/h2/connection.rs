@@ -68,8 +68,12 @@ impl Client {
         let (mut active, address) = res.take_active(self);
         let limits = head_limits(&active);
         let mut mux = shared.borrow_mut();
-        let mut requests = 0;
-        for event in 0..EVENTS_PER_TURN {
+        let (mut requests, mut events) = (0, EVENTS_PER_TURN);
+        for event in 0.. {
+            // With nothing left to put away, nothing would bring the turn for what the machine still has to say.
+            if event >= events && !input.is_empty() {
+                break;
+            }
             let before = input.len();
             let head = &mut active.exchange.head;
             let Mux { machine, out, .. } = &mut *mux;
@@ -124,9 +128,9 @@ impl Client {
             self.facts.requests = self.facts.requests.saturating_add(1);
             self.limit_requests(&mut mux, &active_core(res, self), res);
             requests += 1;
-            // With nothing left to put away, nothing would bring the next turn for what the machine still has to say.
-            if requests >= REQUESTS_PER_TURN && !input.is_empty() {
-                break;
+            if requests == REQUESTS_PER_TURN {
+                // One more, which may be the reset that follows at once: then this one is not begun.
+                events = event + 2;
             }
         }
         drop(mux);
