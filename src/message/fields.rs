@@ -59,6 +59,7 @@ impl Fields {
     }
 
     /// Copies `bytes` into the text and names the place.
+    #[inline]
     pub fn store(&mut self, bytes: &[u8]) -> Span {
         let start = self.text.len() as u32;
         self.text.extend_from_slice(bytes);

@@ -132,14 +132,20 @@ impl FirstLines {
     }
 
     /// The first line with this name.
-    fn find(&self, id: FieldName, lines: &[Field]) -> Option<Field> {
+    #[inline]
+    fn find<'a>(&self, id: FieldName, lines: &'a [Field]) -> Option<&'a Field> {
         match *self.positions.get(id as usize)? {
-            0 if self.is_full => {
-                lines.iter().skip(usize::from(u16::MAX)).find(|field| field.id == id).copied()
-            }
-            position => lines.get(usize::from(position).checked_sub(1)?).copied(),
+            0 if !self.is_full => None,
+            0 => search(id, lines),
+            position => lines.get(usize::from(position) - 1),
         }
     }
+}
+
+/// The first line with this name behind those whose positions can be noted.
+#[cold]
+fn search(id: FieldName, lines: &[Field]) -> Option<&Field> {
+    lines.iter().skip(usize::from(u16::MAX)).find(|field| field.id == id)
 }
 
 impl RequestHead {
@@ -272,6 +278,7 @@ impl RequestHead {
     }
 
     /// Value of the first line with this name, as a rule without a search.
+    #[inline]
     pub fn field(&self, id: FieldName) -> Option<&[u8]> {
         Some(self.fields.get(self.first.find(id, self.fields.list())?.value))
     }
@@ -282,6 +289,7 @@ impl RequestHead {
     }
 
     /// Whether a line with this name was sent.
+    #[inline]
     pub fn has(&self, id: FieldName) -> bool {
         self.first.find(id, self.fields.list()).is_some()
     }

@@ -123,10 +123,15 @@ impl Client {
     }
 
     /// Makes a parked request an active one again. It is parked when the turn is over, unless it has moved on.
+    #[inline]
     pub fn unpark(&mut self, res: &mut Resources) {
-        if !matches!(self.state, State::Parked(_)) {
-            return;
+        if matches!(self.state, State::Parked(_)) {
+            self.resume(res);
         }
+    }
+
+    #[cold]
+    fn resume(&mut self, res: &mut Resources) {
         let mut active = res.take_active(self).0;
         if let State::Parked(parked) = std::mem::replace(&mut self.state, State::Head) {
             active.exchange.resume(parked.exchange, &self.facts);
