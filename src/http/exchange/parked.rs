@@ -297,3 +297,39 @@ impl Exchange {
         self.sent_trailers = sent_trailers;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::http::exchange::Endpoint;
+    use crate::http::probe::Probe;
+
+    const SITE: &str = "log_format x \"$remote_addr $request|$uri|$args|$status|$sent_http_x_b|$http_x_a|$v|$n|$kept|\
+        $limit_conn_status|$content_length|$request_method|$limit_rate\"; \
+        map $arg_a $kept { default none; ~(?<m>.) $m$m; } limit_conn_zone $host zone=c:1m; \
+        server { access_log own x; \
+          location ~ ^/(?<n>.)x { set $v \"$1-$n\"; add_header X-B $v; limit_conn c 1; return 200 \"body of $n\"; } }";
+
+    #[test]
+    fn an_exchange_ends_as_it_would_have_without_having_been_parked() {
+        let mut probe = Probe::new(SITE);
+        let mut exchange =
+            probe.run(b"GET /ax?a=2 HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nContent-Length: 5\r\n\r\n");
+        exchange.limit_rate = Some(7);
+        exchange.log_access(&mut probe.env);
+        let (expected, body) = (probe.access_lines(), format!("{:?}", exchange.body));
+        assert!(expected.contains("|a-a|1|a-a|a|22|PASSED|5|GET|7"), "{expected}");
+        let facts = exchange.connection.clone();
+        let mut others_facts = facts.clone();
+        others_facts.peer = Endpoint::Unix(Box::default());
+        for facts in [&facts, &others_facts] {
+            let parked = exchange.park(facts);
+            // Its memory serves others meanwhile, and it goes on in that of another one.
+            let mut other = probe.run(b"POST /missing HTTP/1.1\r\nHost: other\r\nX-C: 1\r\n\r\n");
+            other.resume(parked, facts);
+            other.log_access(&mut probe.env);
+            assert_eq!(probe.access_lines(), expected);
+            assert_eq!(format!("{:?}", other.body), body);
+            exchange = other;
+        }
+    }
+}
