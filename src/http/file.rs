@@ -99,21 +99,13 @@ pub struct FileInfo {
     pub size: u64,
     /// Seconds since 1970, negative before it.
     pub modified_secs: i64,
-    pub modified_nanos: u32,
-    pub inode: u64,
-    pub device: u64,
     /// The mode's permission bits (`0o7777`).
     pub mode: u16,
     /// There for a regular file that was asked for with [`Want::Open`], else `None`.
     pub handle: Option<FileHandle>,
 }
 
-impl FileInfo {
-    /// Some execute bit is set: what `if (-x ...)` asks.
-    pub fn is_executable(&self) -> bool {
-        self.mode & 0o111 != 0
-    }
-}
+impl FileInfo {}
 
 /// The call that failed, named as nginx's log lines name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +114,6 @@ pub enum FileCall {
     /// A component-wise open under `disable_symlinks`.
     OpenAt,
     Stat,
-    Read,
     OpenDirectory,
     ReadDirectory,
 }
@@ -133,7 +124,6 @@ impl FileCall {
             FileCall::Open => "open()",
             FileCall::OpenAt => "openat()",
             FileCall::Stat => "stat()",
-            FileCall::Read => "read()",
             FileCall::OpenDirectory => "opendir()",
             FileCall::ReadDirectory => "readdir()",
         }

@@ -422,13 +422,6 @@ fn title_area() -> Option<(usize, usize)> {
     Some((arguments, end))
 }
 
-/// The name of this thread as `top -H` shows it; the first 15 bytes count.
-pub fn set_thread_name(name: &str) {
-    if let Ok(name) = CString::new(name.as_bytes()) {
-        let _ = rustix::thread::set_name(&name);
-    }
-}
-
 /// The descriptor of something that only tells its number and owns it, such as mio's poll.
 pub fn borrow<T: AsRawFd>(owner: &T) -> BorrowedFd<'_> {
     // SAFETY: the owner keeps the descriptor open as long as it is borrowed.

@@ -105,6 +105,7 @@ impl State {
     }
 
     /// RST_STREAM came or goes out.
+    #[cfg(test)]
     pub fn reset(self) -> State {
         State::Closed
     }

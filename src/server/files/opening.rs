@@ -88,9 +88,6 @@ impl Stamp {
             kind: self.kind,
             size: self.size,
             modified_secs: self.modified.0,
-            modified_nanos: self.modified.1,
-            inode: self.inode,
-            device: self.device,
             mode: self.mode,
             handle: None,
         }

@@ -140,6 +140,7 @@ impl Sockets {
         }
     }
 
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.sockets.len()
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::http::upstream_call::{CallTls, Conduct, LocalAddress};
@@ -194,17 +194,6 @@ impl Connection {
         match &mut self.tls {
             None => Ok(()),
             Some(tls) => tls.flush(self.socket.as_fd()),
-        }
-    }
-
-    /// Tells the peer that nothing more comes, behind what waits for the socket.
-    ///
-    /// # Errors
-    /// Those of the connection.
-    pub fn shut_down(&mut self) -> Result<(), Errno> {
-        match &mut self.tls {
-            None => rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write),
-            Some(tls) => tls.shut_down(self.socket.as_fd()),
         }
     }
 

@@ -333,7 +333,10 @@ impl TlsLayer {
         Ok(())
     }
 
-    /// See [`super::connection::Connection::shut_down`].
+    /// Tells the peer that nothing more comes, behind what waits for the socket.
+    ///
+    /// # Errors
+    /// Those of the connection.
     pub fn shut_down(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.goodbye == Goodbye::Unsaid {
             self.machine.close(&mut self.unsent);

@@ -115,9 +115,6 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// The token of `$upstream_error`.
-    pub const TOKEN: &'static str = "dns_failure";
-
     /// nginx's number: a DNS response code, or an error number of the system.
     pub fn number(self) -> u32 {
         match self {

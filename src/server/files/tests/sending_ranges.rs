@@ -153,14 +153,12 @@ fn a_file_in_directio_mode_is_read_by_the_pool() {
 }
 
 #[test]
-fn a_temporary_file_takes_writes_from_the_pool() {
+fn a_temporary_file_comes_from_the_pool() {
     let mut bench = Bench::new();
     let folder = Arc::new(TemporaryFolder::new(bench.path("body"), [1, 2, 0], 1));
     let id = bench.files.create_temporary(&folder).unwrap();
     let Completion::TemporaryCreated(Ok(file)) = bench.wait(id) else { panic!() };
-    let id = bench.files.write(file.descriptor(), 0, b"body".to_vec()).unwrap();
-    assert!(matches!(bench.wait(id), Completion::Written(Ok(_))));
-    assert_eq!(std::fs::read(file.path()).unwrap(), b"body");
+    assert!(std::fs::metadata(file.path()).unwrap().is_file());
 }
 
 #[test]
