@@ -9,6 +9,7 @@ use crate::server::files::{Completion, MAX_DIRECTORY_ENTRIES, Opened};
 use crate::server::pool::JobId;
 use crate::server::worker::resources::Resources;
 
+use super::request_body::BodyReader;
 use super::{Active, Client, ClientKey, Fate, State, Waiting};
 
 impl Client {

@@ -144,7 +144,7 @@ fn sockets_that_came_from_elsewhere_are_recognised() {
     descriptors.push(std::fs::File::open("/dev/null").unwrap().into());
     drop(first);
     let held = ListenerSet::from_descriptors(descriptors);
-    assert_eq!(count_by_address(&held), HashMap::from([(plan.address.to_string(), 2)]));
+    assert_eq!(count_by_address(&held), std::collections::HashMap::from([(plan.address.to_string(), 2)]));
     let set = renew(&held, std::slice::from_ref(&plan), 2).unwrap();
     drop(held);
     assert_ne!(sockets_of(&set, 2)[0], sockets_of(&set, 2)[1]);

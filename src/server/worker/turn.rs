@@ -14,7 +14,11 @@ use super::resources::Resources;
 
 impl Worker {
     /// Gives a connection its turn and does what the turn decides. A panic costs this connection and no other.
-    pub(super) fn turn(&mut self, key: ClientKey, act: impl FnOnce(&mut Client, ClientKey, &mut Resources) -> Fate) {
+    pub(super) fn turn(
+        &mut self,
+        key: ClientKey,
+        act: impl FnOnce(&mut Client, ClientKey, &mut Resources) -> Fate,
+    ) {
         let Some(client) = self.clients.get_mut(key.index as usize) else { return };
         // A late event for a former tenant of the place.
         if client.generation != key.generation {

@@ -26,7 +26,7 @@ use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
 use crate::http::build::arguments::{flag, milliseconds, size, templates};
 use crate::http::modules::passing::{
-    self, Bind, BufferPlan, Buffers, PAGE, bind, effective_conditions, rate, small, store_access,
+    self, Bind, Buffers, PAGE, bind, effective_conditions, rate, small, store_access,
 };
 use crate::http::modules::request_body::{TempPath, temp_path};
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;

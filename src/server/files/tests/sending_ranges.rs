@@ -74,7 +74,7 @@ fn pages_that_were_dropped_are_cold_and_pages_that_were_read_are_not() {
         let mut buffer = [0; 10];
         assert_eq!(sending::read_resident(file.as_fd(), &mut buffer, 299_000), Err(Errno::AGAIN));
     }
-    let descriptor = OwnedFd::from(file);
+    let descriptor = std::os::fd::OwnedFd::from(file);
     jobs::warm(&descriptor, 100_000, 100_000).unwrap();
     assert!(sending::is_resident(descriptor.as_fd(), 100_000, 100_000));
 }

@@ -30,7 +30,8 @@ use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::State;
+use crate::server::client::State;
+
 use client::Client;
 use dice::Dice;
 use laws::{Ledger, law};
