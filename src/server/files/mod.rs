@@ -50,7 +50,7 @@ pub use jobs::ReadBuffer;
 pub use pairs::LoadedPair;
 pub use publication::Publication;
 pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};
-pub use store::{Holdings, Limits};
+pub use store::Limits;
 pub use temporary::{TemporaryFile, TemporaryFolder, WRITE_NOW_BYTES};
 
 use crate::http::change::{Change, ChangeFailure, Changed};
@@ -283,7 +283,8 @@ impl Files {
     }
 
     /// What the caches hold now.
-    pub fn holdings(&self) -> Holdings {
+    #[cfg(test)]
+    pub fn holdings(&self) -> store::Holdings {
         self.store.holdings()
     }
 

@@ -374,6 +374,7 @@ impl Store {
     }
 
     /// Entries, descriptors and content bytes that are held now.
+    #[cfg(test)]
     pub fn holdings(&self) -> Holdings {
         Holdings {
             entries: self.entries.len(),
@@ -386,6 +387,7 @@ impl Store {
 }
 
 /// What a worker's caches hold.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holdings {
     pub entries: usize,

@@ -1,7 +1,7 @@
 //! What time it is for a worker, and in tests what it is made to be.
 
 use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::clock::Now;
 
@@ -47,7 +47,7 @@ impl Clock {
         }
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         #[cfg(test)]
-        let wall = Duration::from_secs(wall.as_secs().saturating_add_signed(self.jump_secs));
+        let wall = std::time::Duration::from_secs(wall.as_secs().saturating_add_signed(self.jump_secs));
         Now {
             monotonic_ms: self.base_ms + self.start.elapsed().as_millis() as u64,
             wall_secs: wall.as_secs() as i64,

@@ -80,6 +80,7 @@ impl Answer {
     }
 
     /// The hosts of a service; none of a host.
+    #[cfg(test)]
     pub fn services(&self) -> &[Service] {
         match &self.records {
             Records::Addresses(_) => &[],
