@@ -119,6 +119,7 @@ pub enum FileCall {
 }
 
 impl FileCall {
+    /// As nginx names it in log lines: `open()`.
     pub fn name(self) -> &'static str {
         match self {
             FileCall::Open => "open()",
@@ -201,6 +202,7 @@ pub trait OpenFile: 'static {
 pub struct FileHandle(Rc<dyn OpenFile>);
 
 impl FileHandle {
+    /// A handle on a file that the shell has opened.
     pub fn new(file: Rc<dyn OpenFile>) -> FileHandle {
         FileHandle(file)
     }

@@ -26,6 +26,7 @@ pub enum Patience {
     Blocking,
 }
 
+/// Why a path was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
     /// The answer needs the disk: ask again with [`Patience::Blocking`].
