@@ -195,8 +195,7 @@ fn print_version(with_build: bool) {
     if with_build {
         let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
         eprintln!("built for {}-{} ({profile})", std::env::consts::ARCH, std::env::consts::OS);
-        let allocator = if cfg!(feature = "mimalloc") { "mimalloc" } else { "system allocator" };
-        eprintln!("features: HTTP/1, PCRE2, {allocator}");
+        eprintln!("features: HTTP/1, HTTP/2, TLS, PCRE2");
         eprintln!("prefix: {}", thalweg::process::invocation::DEFAULT_PREFIX);
     }
 }

@@ -158,22 +158,34 @@ fn worker_thread() -> i32 {
     }
 }
 
-/// Asks `requests` times and reads answers that are all as long as the first; returns the worker's allocations.
+/// How long an answer to this request is whose head begins `answer`; `None` while the head is not whole.
+fn answer_length(request: &[u8], answer: &[u8]) -> Option<usize> {
+    let head = memchr::memmem::find(answer, b"\r\n\r\n")? + 4;
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let has_body = !request.starts_with(b"HEAD") && !text.starts_with("http/1.1 304");
+    let body = text
+        .split("content-length: ")
+        .nth(1)
+        .filter(|_| has_body)
+        .map_or(0, |rest| rest.lines().next().and_then(|digits| digits.parse().ok()).expect("a length"));
+    Some(head + body)
+}
+
+/// Asks `requests` times and reads answers that are all as long as the first; returns the worker's allocations. What it does
+/// once a second falls into few of several rounds on a machine however busy: the least of them is what requests cost.
 fn allocations(stream: &mut TcpStream, request: &[u8], requests: usize) -> u64 {
+    const ROUNDS: usize = 5;
     let mut answer = vec![0; 1 << 20];
-    // The first answer tells how long they are.
-    let mut length = 0;
+    // The first answer tells how long they are; one that is pipelined is as long as the others.
+    let pipelined = memchr::memmem::find_iter(request, b"\r\n\r\n").count();
+    let (mut length, mut have) = (None, 0);
     stream.write_all(request).unwrap();
-    loop {
-        length += stream.read(&mut answer[length..]).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
-        stream.set_nonblocking(true).unwrap();
-        let more = stream.peek(&mut [0]).is_ok();
-        stream.set_nonblocking(false).unwrap();
-        if !more {
-            break;
-        }
+    while length.is_none_or(|length| have < length) {
+        have += stream.read(&mut answer[have..]).unwrap();
+        length = answer_length(request, &answer[..have]).map(|one| one * pipelined);
     }
+    let length = length.expect("a whole head");
+    assert_eq!(have, length);
     let mut ask = |times: usize| {
         for _ in 0..times {
             stream.write_all(request).unwrap();
@@ -182,9 +194,16 @@ fn allocations(stream: &mut TcpStream, request: &[u8], requests: usize) -> u64 {
     };
     // Caches fill and buffers grow.
     ask(50);
-    let before = COUNT.load(Ordering::Relaxed);
-    ask(requests);
-    COUNT.load(Ordering::Relaxed) - before
+    let mut least = u64::MAX;
+    for _ in 0..ROUNDS {
+        let before = COUNT.load(Ordering::Relaxed);
+        ask(requests);
+        least = least.min(COUNT.load(Ordering::Relaxed) - before);
+        if least == 0 {
+            break;
+        }
+    }
+    least
 }
 
 #[test]

@@ -1,10 +1,5 @@
 //! Byte-string utilities for protocol text: case, tokens, white space, hexadecimal and decimal numbers.
 
-/// True if both are equal apart from the case of ASCII letters.
-pub fn eq_ignore_case(left: &[u8], right: &[u8]) -> bool {
-    left.eq_ignore_ascii_case(right)
-}
-
 /// True if `text` starts with `prefix`, apart from the case of ASCII letters.
 pub fn starts_with_ignore_case(text: &[u8], prefix: &[u8]) -> bool {
     text.get(..prefix.len()).is_some_and(|head| head.eq_ignore_ascii_case(prefix))
@@ -135,14 +130,6 @@ pub fn append_hex_upper_u32(out: &mut Vec<u8>, number: u32) {
     out.extend((0..8).rev().map(|digit| HEX_UPPER[(number >> (4 * digit) & 15) as usize]));
 }
 
-/// Appends `number` in lower-case hexadecimal without leading zeros (`0` for zero), as nginx writes ETags.
-pub fn append_hex(out: &mut Vec<u8>, number: u64) {
-    let digits = (64 - number.leading_zeros()).div_ceil(4).max(1);
-    for digit in (0..digits).rev() {
-        out.push(HEX_LOWER[(number >> (4 * digit)) as usize & 15]);
-    }
-}
-
 /// Appends `milliseconds` as seconds with three decimals (`0.005`), as nginx writes `$request_time`.
 pub fn append_seconds(out: &mut Vec<u8>, milliseconds: u64) {
     append_decimal(out, milliseconds / 1000);
@@ -164,8 +151,7 @@ mod tests {
 
     #[test]
     fn case_is_ignored_for_letters_only() {
-        assert!(eq_ignore_case(b"Keep-Alive", b"keep-alive"));
-        assert!(!eq_ignore_case(b"[", b"{"));
+        assert!(!starts_with_ignore_case(b"[", b"{"));
         assert!(starts_with_ignore_case(b"HTTP/1.1", b"http/"));
         assert!(!starts_with_ignore_case(b"HT", b"http/"));
         assert_eq!(find_ignore_case(b"a MSIE b", b"msie"), Some(2));
@@ -224,10 +210,7 @@ mod tests {
             let mut out = Vec::new();
             append_decimal(&mut out, number);
             prop_assert_eq!(parse_u64(&out), Some(number));
-            out.clear();
-            append_hex(&mut out, number);
-            prop_assert_eq!(out.as_slice(), format!("{number:x}").into_bytes());
-            prop_assert_eq!(parse_hex_u64(&out), Some(number));
+            prop_assert_eq!(parse_hex_u64(format!("{number:x}").as_bytes()), Some(number));
         }
     }
 }

@@ -46,13 +46,9 @@ impl<V> LruTable<V> {
     }
 
     /// How many entries there are.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.table.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
     }
 
     /// Changes the bound; what no longer fits is forgotten.
@@ -106,6 +102,7 @@ impl<V> LruTable<V> {
     }
 
     /// The value that was used longest ago.
+    #[cfg(test)]
     pub fn oldest(&self) -> Option<&V> {
         self.nodes.get(self.oldest as usize)?.value.as_ref()
     }
@@ -190,7 +187,7 @@ mod tests {
         assert_eq!(table.len(), 2);
         table.set_limit(ENTRY_BYTES + 1);
         assert_eq!((table.len(), table.pop_oldest(), table.pop_oldest()), (1, Some(3), None));
-        assert!(table.is_empty());
+        assert_eq!(table.len(), 0);
     }
 
     proptest! {

@@ -121,6 +121,7 @@ impl<V> PrefixTree<V> {
     }
 
     /// True if the tree has no key.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.nodes.len() == 1 && self.nodes[0].value.is_none()
     }

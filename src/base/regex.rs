@@ -173,11 +173,6 @@ impl Regex {
         &self.pattern
     }
 
-    /// True if case is ignored.
-    pub fn is_caseless(&self) -> bool {
-        self.is_caseless
-    }
-
     /// Named groups with their numbers, in order of their numbers.
     pub fn names(&self) -> impl Iterator<Item = (&str, usize)> {
         self.names.iter().map(|(name, index)| (&**name, *index))

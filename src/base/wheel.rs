@@ -65,11 +65,13 @@ impl TimerWheel {
     }
 
     /// How many keys are armed. The caller bounds it (one per connection); the wheel itself holds up to 2^32 - 1.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.armed
     }
 
     /// True if no key is armed.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.armed == 0
     }
@@ -177,10 +179,11 @@ fn slot_of(tick: u64, level: usize) -> usize {
     (tick >> (SLOT_BITS * level as u32)) as usize & (SLOTS - 1)
 }
 
-/// Law for fuzzing: against a plain list, no key fires early, none more than a tick late, none is lost, and the next
+/// The law: against a plain list, no key fires early, none more than a tick late, none is lost, and the next
 /// deadline is never past the earliest one. Each operation is a distance in milliseconds and whether to insert at it
 /// or to advance by it.
-pub fn law_wheel_fires_like_a_list(start_ms: u64, operations: &[(u64, bool)]) {
+#[cfg(test)]
+fn law_wheel_fires_like_a_list(start_ms: u64, operations: &[(u64, bool)]) {
     let mut now = start_ms;
     let mut wheel = TimerWheel::new(now);
     let mut model: Vec<(u64, u64)> = Vec::new();

@@ -1,7 +1,6 @@
 //! What is wrong with a configuration, or worth knowing: gathered through a whole run, shown by [`super::render`].
 
 use super::source::{IncludeId, Span};
-use super::tree::{Directive, Word};
 
 /// How many are kept. More are counted only; a file with as many is not a configuration.
 pub const MAX_KEPT: usize = 1000;
@@ -13,8 +12,6 @@ pub enum Severity {
     Error,
     /// `[warn]`: it can, and likely does not do what was meant.
     Warning,
-    /// `[notice]`
-    Notice,
     /// `[info]`
     Info,
 }
@@ -25,7 +22,6 @@ impl Severity {
         match self {
             Self::Error => "emerg",
             Self::Warning => "warn",
-            Self::Notice => "notice",
             Self::Info => "info",
         }
     }
@@ -77,11 +73,6 @@ impl Diagnostic {
         Self::new(Severity::Warning, message)
     }
 
-    /// A notice: `[notice]`.
-    pub fn notice(message: impl Into<String>) -> Self {
-        Self::new(Severity::Notice, message)
-    }
-
     /// An information: `[info]`.
     pub fn info(message: impl Into<String>) -> Self {
         Self::new(Severity::Info, message)
@@ -99,18 +90,6 @@ impl Diagnostic {
     pub fn within(mut self, include: IncludeId) -> Self {
         self.include = Some(include);
         self
-    }
-
-    /// About a directive as a whole: its place, and the way there.
-    #[must_use]
-    pub fn about(self, directive: &Directive) -> Self {
-        self.at(directive.words_span()).within(directive.include)
-    }
-
-    /// About one word of a directive.
-    #[must_use]
-    pub fn about_word(self, word: &Word, directive: &Directive) -> Self {
-        self.at(word.span).within(directive.include)
     }
 
     /// Another place, with a word to it.
@@ -141,7 +120,6 @@ pub struct Diagnostics {
     kept: Vec<Diagnostic>,
     not_kept: usize,
     errors: usize,
-    warnings: usize,
 }
 
 impl Diagnostics {
@@ -159,8 +137,7 @@ impl Diagnostics {
         }
         match diagnostic.severity {
             Severity::Error => self.errors += 1,
-            Severity::Warning => self.warnings += 1,
-            Severity::Notice | Severity::Info => {}
+            Severity::Warning | Severity::Info => {}
         }
         if self.kept.len() < MAX_KEPT {
             self.kept.push(diagnostic);
@@ -189,11 +166,6 @@ impl Diagnostics {
         self.errors
     }
 
-    /// How many warnings there were, kept or not.
-    pub fn warning_count(&self) -> usize {
-        self.warnings
-    }
-
     /// Whether nothing was said at all.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
@@ -212,7 +184,7 @@ mod tests {
         all.push(Diagnostic::error("x").at(span).within(IncludeId(1)));
         all.push(Diagnostic::error("x").at(span).within(IncludeId(2)));
         all.push(Diagnostic::warning("y").at(span));
-        assert_eq!((all.iter().count(), all.error_count(), all.warning_count()), (2, 1, 1));
+        assert_eq!((all.iter().count(), all.error_count()), (2, 1));
     }
 
     #[test]

@@ -34,11 +34,6 @@ impl Arity {
         Arity { counts: ((1 << (high + 1)) - 1) & !((1 << low) - 1), block: false, flag: false }
     }
 
-    /// One of these two numbers of arguments.
-    pub const fn either(one: u16, other: u16) -> Arity {
-        Arity { counts: 1 << one | 1 << other, block: false, flag: false }
-    }
-
     /// At least `n` arguments.
     pub const fn at_least(n: u16) -> Arity {
         Arity { counts: (Arity::MORE | (Arity::MORE - 1)) & !((1 << n) - 1), block: false, flag: false }

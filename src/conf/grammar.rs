@@ -16,24 +16,17 @@ const MAX_ERRORS: usize = 100;
 /// The byte order mark that some editors put in front of UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The directives of one text, and whether its blocks could be told apart.
-pub(super) struct Structure {
-    pub directives: Vec<Directive>,
-    /// False after a brace too many or too few: what follows may seem misplaced without being so.
-    pub sound: bool,
-}
-
 /// Parses one text of the map. `include` is a directive like others here.
 pub(super) fn parse(
     sources: &SourceMap,
     file: FileId,
     include: IncludeId,
     diagnostics: &mut Diagnostics,
-) -> Structure {
+) -> Vec<Directive> {
     let source = sources.source(file);
     if let Some(error) = foreign_text(source, file) {
         diagnostics.push(error.within(include));
-        return Structure { directives: Vec::new(), sound: false };
+        return Vec::new();
     }
     let mut start = 0;
     if source.text.starts_with(BYTE_ORDER_MARK) {
@@ -53,7 +46,6 @@ pub(super) fn parse(
         open: Vec::new(),
         unaligned: None,
         errors: 0,
-        sound: true,
     }
     .run()
 }
@@ -91,11 +83,10 @@ struct Builder<'a> {
     /// missing at the end, it is likely that block's.
     unaligned: Option<Span>,
     errors: usize,
-    sound: bool,
 }
 
 impl Builder<'_> {
-    fn run(mut self) -> Structure {
+    fn run(mut self) -> Vec<Directive> {
         while self.errors < MAX_ERRORS {
             match self.lexer.next_token() {
                 Ok(Token::Word(word)) => self.words.push(word),
@@ -113,7 +104,7 @@ impl Builder<'_> {
             let end = block.span.after();
             self.pop(end);
         }
-        Structure { directives: self.level, sound: self.sound }
+        self.level
     }
 
     fn semicolon(&mut self, span: Span) {
@@ -182,7 +173,6 @@ impl Builder<'_> {
             let place = words[words.len() - 1].span.after();
             self.finish(words, place);
         } else if self.open.is_empty() {
-            self.sound = false;
             return self
                 .report(Diagnostic::error("unexpected \"}\"").at(brace).note("no block is open here"));
         }
@@ -221,7 +211,6 @@ impl Builder<'_> {
             self.finish(words, end);
         }
         let Some(innermost) = self.open.last().map(|block| block.span) else { return };
-        self.sound = false;
         let suspect = self.unaligned.unwrap_or(innermost);
         let mut error = Diagnostic::error("unexpected end of file, expecting \"}\"")
             .at(suspect)

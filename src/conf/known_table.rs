@@ -18,15 +18,15 @@ const fn union(contexts: &[Context]) -> Context {
 }
 
 const fn args(name: &'static str, contexts: Context, module: &'static str, min: u8, max: u8) -> Known {
-    Known { name, contexts, module, min_args: min, max_args: max, block: false, flag: false }
+    Known { name, contexts, module, min_args: min, max_args: max, block: false }
 }
 
 const fn block(name: &'static str, contexts: Context, module: &'static str, min: u8, max: u8) -> Known {
-    Known { name, contexts, module, min_args: min, max_args: max, block: true, flag: false }
+    Known { name, contexts, module, min_args: min, max_args: max, block: true }
 }
 
 const fn flag(name: &'static str, contexts: Context, module: &'static str) -> Known {
-    Known { name, contexts, module, min_args: 1, max_args: 1, block: false, flag: true }
+    Known { name, contexts, module, min_args: 1, max_args: 1, block: false }
 }
 
 const MAIN: Context = Context::MAIN;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::glob;
+use super::grammar;
 pub use super::grammar::MAX_DEPTH;
-use super::grammar::{self, Structure};
 use super::source::{FileError, FileId, Files, IncludeId, Inclusion, MAX_FILE_SIZE, Origin, SourceMap, Span};
 use super::tree::Directive;
 
@@ -25,8 +25,6 @@ pub struct Parsed {
     pub tree: Vec<Directive>,
     pub sources: SourceMap,
     pub diagnostics: Diagnostics,
-    /// False after braces that did not match: contexts can't be trusted, so "not allowed here" need not be said.
-    pub structure_is_sound: bool,
 }
 
 /// Reads the configuration at `path`. `conf_prefix` is the folder that relative includes start from: nginx's is the
@@ -55,7 +53,6 @@ pub struct Reader<'f> {
     /// The files being included, the root first.
     stack: Vec<FileId>,
     directives: usize,
-    sound: bool,
 }
 
 impl<'f> Reader<'f> {
@@ -70,7 +67,6 @@ impl<'f> Reader<'f> {
             parsed: HashMap::new(),
             stack: Vec::new(),
             directives: 0,
-            sound: true,
         }
     }
 
@@ -97,8 +93,8 @@ impl<'f> Reader<'f> {
 
     /// Everything that was read. `tree` is what the calls before returned, in the order that is wanted.
     pub fn finish(self, tree: Vec<Directive>) -> Parsed {
-        let Self { sources, diagnostics, sound, .. } = self;
-        Parsed { tree, sources, diagnostics, structure_is_sound: sound }
+        let Self { sources, diagnostics, .. } = self;
+        Parsed { tree, sources, diagnostics }
     }
 
     fn root(&mut self, file: FileId) -> Vec<Directive> {
@@ -126,13 +122,11 @@ impl<'f> Reader<'f> {
         depth: usize,
         out: &mut Vec<Directive>,
     ) {
-        let include = self.sources.add_inclusion(Inclusion { file, from });
+        let include = self.sources.add_inclusion(Inclusion { from });
         let parsed = match self.parsed.get(&file) {
             Some(parsed) => Arc::clone(parsed),
             None => {
-                let Structure { directives, sound } =
-                    grammar::parse(&self.sources, file, include, &mut self.diagnostics);
-                self.sound &= sound;
+                let directives = grammar::parse(&self.sources, file, include, &mut self.diagnostics);
                 let parsed: Arc<[Directive]> = directives.into();
                 self.parsed.insert(file, Arc::clone(&parsed));
                 parsed

@@ -95,7 +95,7 @@ fn details(diagnostic: &Diagnostic, sources: &SourceMap, style: Style) -> String
     let level = match diagnostic.severity {
         Severity::Error => Level::ERROR,
         Severity::Warning => Level::WARNING,
-        Severity::Notice | Severity::Info => Level::INFO,
+        Severity::Info => Level::INFO,
     };
     let mut group = Group::with_level(level);
     for excerpt in excerpts(diagnostic, sources) {

@@ -98,7 +98,6 @@ pub struct IncludeId(pub u32);
 /// How a text came to be part of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Inclusion {
-    pub file: FileId,
     /// The `include` directive, and the use of the text that it stands in. `None` for a root.
     pub from: Option<(Span, IncludeId)>,
 }
@@ -215,11 +214,11 @@ mod tests {
         let mut sources = SourceMap::new();
         let main = sources.add("/main", b"include a;".to_vec(), Origin::File);
         let part = sources.add("/a", b"include b;".to_vec(), Origin::File);
-        let root = sources.add_inclusion(Inclusion { file: main, from: None });
+        let root = sources.add_inclusion(Inclusion { from: None });
         let first = span(main, 0, 10);
-        let inner = sources.add_inclusion(Inclusion { file: part, from: Some((first, root)) });
+        let inner = sources.add_inclusion(Inclusion { from: Some((first, root)) });
         let second = span(part, 0, 10);
-        let innermost = sources.add_inclusion(Inclusion { file: part, from: Some((second, inner)) });
+        let innermost = sources.add_inclusion(Inclusion { from: Some((second, inner)) });
         assert_eq!(sources.include_chain(innermost), [second, first]);
         assert!(sources.include_chain(root).is_empty());
     }

@@ -122,11 +122,6 @@ impl Directive {
             args => args[0].span.to(args[args.len() - 1].span),
         }
     }
-
-    /// From the name to the last word, without what ends the directive.
-    pub fn words_span(&self) -> Span {
-        self.name().span.to(self.words[self.words.len() - 1].span)
-    }
 }
 
 /// Writes directives as text that parses to the same tree, four spaces a level.

@@ -99,21 +99,13 @@ pub struct FileInfo {
     pub size: u64,
     /// Seconds since 1970, negative before it.
     pub modified_secs: i64,
-    pub modified_nanos: u32,
-    pub inode: u64,
-    pub device: u64,
     /// The mode's permission bits (`0o7777`).
     pub mode: u16,
     /// There for a regular file that was asked for with [`Want::Open`], else `None`.
     pub handle: Option<FileHandle>,
 }
 
-impl FileInfo {
-    /// Some execute bit is set: what `if (-x ...)` asks.
-    pub fn is_executable(&self) -> bool {
-        self.mode & 0o111 != 0
-    }
-}
+impl FileInfo {}
 
 /// The call that failed, named as nginx's log lines name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,18 +114,17 @@ pub enum FileCall {
     /// A component-wise open under `disable_symlinks`.
     OpenAt,
     Stat,
-    Read,
     OpenDirectory,
     ReadDirectory,
 }
 
 impl FileCall {
+    /// As nginx names it in log lines: `open()`.
     pub fn name(self) -> &'static str {
         match self {
             FileCall::Open => "open()",
             FileCall::OpenAt => "openat()",
             FileCall::Stat => "stat()",
-            FileCall::Read => "read()",
             FileCall::OpenDirectory => "opendir()",
             FileCall::ReadDirectory => "readdir()",
         }
@@ -211,6 +202,7 @@ pub trait OpenFile: 'static {
 pub struct FileHandle(Rc<dyn OpenFile>);
 
 impl FileHandle {
+    /// A handle on a file that the shell has opened.
     pub fn new(file: Rc<dyn OpenFile>) -> FileHandle {
         FileHandle(file)
     }

@@ -17,9 +17,9 @@ use super::context::Env;
 use super::exchange::{ConnectionFacts, Endpoint, Exchange};
 use super::site::{AddressId, SiteHandle};
 
-/// What becomes of the configuration `/c/main`.
-pub fn built(files: &mut MemoryFiles) -> Built {
-    let options = BuildOptions {
+/// How the configuration `/c/main` is built: by a privileged user, where nobody looks names of `listen` up.
+pub fn options() -> BuildOptions<'static> {
+    BuildOptions {
         path: "/c/main",
         prefix: "/c/",
         command_line: "",
@@ -29,8 +29,12 @@ pub fn built(files: &mut MemoryFiles) -> Built {
         hostname: b"machine",
         privileged: true,
         resolve: None,
-    };
-    build(files, &options)
+    }
+}
+
+/// What becomes of the configuration `/c/main`.
+pub fn built(files: &mut MemoryFiles) -> Built {
+    build(files, &options())
 }
 
 /// The site of this configuration, which has no mistakes.

@@ -174,18 +174,8 @@ impl<T: Copy> LocationTree<T> {
     }
 
     /// Number of locations on this level.
-    pub fn len(&self) -> usize {
+    fn len(&self) -> usize {
         self.statics.len() + self.regexes.len()
-    }
-
-    /// True if there is no location.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// This level's regexes with their targets, in their order: for the names of their groups.
-    pub fn regexes(&self) -> impl Iterator<Item = (&Regex, T)> {
-        self.regexes.iter().map(|location| (&*location.regex, location.target))
     }
 
     fn search(&self, path: &[u8], captures: &mut Captures) -> Result<Outcome<T>, MatchError> {
@@ -486,7 +476,7 @@ mod tests {
         captures.clear();
         tree.find(b"/q", &mut captures).unwrap();
         assert!(captures.is_empty());
-        assert_eq!(tree.regexes().next().unwrap().0.names().next(), Some(("user", 1)));
+        assert_eq!(tree.regexes[0].regex.names().next(), Some(("user", 1)));
     }
 
     #[test]

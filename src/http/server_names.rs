@@ -179,6 +179,7 @@ impl<T: Copy> ServerNames<T> {
     }
 
     /// Adds names in the order of the configuration; gives back those that were ignored.
+    #[cfg(test)]
     pub fn build(names: impl IntoIterator<Item = (ServerName, T)>) -> (ServerNames<T>, Vec<NameConflict>) {
         let mut built = Self::default();
         let conflicts =
@@ -238,11 +239,6 @@ impl<T: Copy> ServerNames<T> {
             }
         }
         Ok(None)
-    }
-
-    /// The regexes with their targets, in their order.
-    pub fn regexes(&self) -> impl Iterator<Item = (&Regex, T)> {
-        self.regexes.iter().map(|(regex, target)| (&**regex, *target))
     }
 
     /// True if there are no names at all.

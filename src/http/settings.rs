@@ -185,8 +185,6 @@ pub mod contexts {
 
     /// `http`
     pub const HTTP: Context = Context::HTTP;
-    /// `server`
-    pub const SERVER: Context = Context::SERVER;
     /// `location`
     pub const LOCATION: Context = Context::LOCATION;
     /// `http`, `server`

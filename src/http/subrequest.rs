@@ -45,8 +45,6 @@ pub struct Order {
 pub struct Lineage {
     /// 1 for one that a client's request made; 0 for that request itself in its `post_action`.
     pub depth: u8,
-    /// See [`Order::head_only`].
-    pub head_only: bool,
     /// The client's own request has become a GET (`$request_method` is that request's).
     pub main_is_get: bool,
 }
@@ -76,7 +74,7 @@ impl Exchange {
 
     /// Makes a recycled exchange a subrequest of another one.
     pub fn begin_subrequest(&mut self, parent: &Exchange, order: Order, now_ms: u64) {
-        let Order { uri, args, location, keeps_method, with_body, head_only, captured: _, stub, slice } =
+        let Order { uri, args, location, keeps_method, with_body, head_only: _, captured: _, stub, slice } =
             order;
         let site = parent.site.clone();
         self.connection.clone_from(&parent.connection);
@@ -114,7 +112,7 @@ impl Exchange {
         self.head.expects_continue = false;
         let depth = parent.lineage.map_or(0, |lineage| lineage.depth) + 1;
         let main_is_get = parent.lineage.map_or(parent.method_is_get, |lineage| lineage.main_is_get);
-        self.lineage = Some(Lineage { depth, head_only, main_is_get });
+        self.lineage = Some(Lineage { depth, main_is_get });
         self.stage = match location {
             Some(location) if slice.is_some() => {
                 self.location = location;

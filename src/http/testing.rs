@@ -66,8 +66,6 @@ pub struct World {
     pub local: Endpoint,
     /// What the connection's TLS handshake agreed upon; none without TLS.
     pub tls: Option<Rc<TlsFacts>>,
-    /// Warnings and notes of the configuration, as `-t` shows them.
-    pub notes: Vec<String>,
     /// Paths that were asked for by the last request, each with what was wanted.
     pub lookups: Vec<(String, Want)>,
     /// What the last request passed on, oldest first.
@@ -185,7 +183,6 @@ impl World {
             peer: address("192.0.2.1:40000"),
             local: address("198.51.100.1:80"),
             tls: None,
-            notes,
             lookups: Vec::new(),
             calls: Vec::new(),
             answered_call: None,
@@ -423,16 +420,7 @@ impl World {
             };
             FileAnswer::Failed(FileFailure { call, errno, reason })
         };
-        let info = |kind, size, mode| FileInfo {
-            kind,
-            size,
-            modified_secs: MODIFIED,
-            modified_nanos: 0,
-            inode: 1,
-            device: 1,
-            mode,
-            handle: None,
-        };
+        let info = |kind, size, mode| FileInfo { kind, size, modified_secs: MODIFIED, mode, handle: None };
         match self.nodes.get(plain) {
             None if under_a_file() => failure(20),
             None => failure(2),

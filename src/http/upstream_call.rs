@@ -135,12 +135,8 @@ pub struct Conduct {
     pub buffer_size: usize,
     /// Bytes of a body that are kept in memory for a slower client.
     pub buffers_bytes: usize,
-    /// Bytes of it that may be on their way to the client meanwhile.
-    pub busy_bytes: usize,
     /// Bytes beyond `buffers_bytes` that go to a temporary file; 0 for none.
     pub max_temp_file_size: u64,
-    /// Bytes written to that file at once.
-    pub temp_file_write_size: usize,
     /// Where that file lies.
     pub temp_path: Option<TempPath>,
     /// `SO_KEEPALIVE`
@@ -149,8 +145,6 @@ pub struct Conduct {
     pub socket_rcvbuf: usize,
     /// `SO_SNDBUF`; 0 for the system's.
     pub socket_sndbuf: usize,
-    /// `SO_SNDLOWAT`; 0 for the system's. Linux does not let it be set: accepted and without effect, as in nginx.
-    pub send_lowat: usize,
     /// Whether the upstream's response is read to its end although the client has gone.
     pub ignore_client_abort: bool,
     /// Modes of stored files (`proxy_store_access`).

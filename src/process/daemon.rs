@@ -1,5 +1,6 @@
 //! Leaving the terminal.
 
+use super::signals::Signals;
 use super::startup_log::StartupLog;
 use crate::server::listeners::describe;
 use crate::server::sys::{self, Forked};
@@ -42,6 +43,8 @@ pub fn leave() -> io::Result<Side> {
         }
         Forked::Parent(_) => {
             drop(write);
+            // Whoever waits for this process may end it.
+            Signals::unblock()?;
             let mut byte = [0];
             let got = loop {
                 match rustix::io::read(&read, &mut byte) {

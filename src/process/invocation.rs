@@ -81,6 +81,7 @@ impl Paths {
         Self { prefix, configuration, error_log }
     }
 
+    /// With the default configuration below `prefix`.
     #[cfg(test)]
     pub fn for_test(prefix: &Path) -> Self {
         Self {

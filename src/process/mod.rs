@@ -163,6 +163,8 @@ fn start(
     // Sockets for every worker need descriptors.
     limits::apply_limits(&site.main, log);
     let workers = server_process::worker_count(&site.main);
+    // One that came between a Unix socket and the master would leave its file behind.
+    Signals::block().map_err(|error| one(format!("sigprocmask() failed ({})", describe(&error))))?;
     let listeners = inherited
         .unwrap_or_default()
         .renew(&site.listens.sockets(), workers, &mut |level, text| log.write(level, text))

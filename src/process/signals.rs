@@ -60,10 +60,16 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks the signals for this thread and all that come after it, and opens the descriptor.
+    /// Has the signals wait, for this thread and all that come after it, until a descriptor is there to read them from:
+    /// whatever is done from here on is undone at the end.
+    pub fn block() -> io::Result<()> {
+        sys::block_signals(&handled())
+    }
+
+    /// Blocks the signals and opens the descriptor.
     pub fn open() -> io::Result<Self> {
         sys::ignore_file_size_signal();
-        sys::block_signals(&handled())?;
+        Self::block()?;
         Ok(Self { descriptor: sys::signal_descriptor(&handled())? })
     }
 

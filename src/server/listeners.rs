@@ -11,7 +11,6 @@ use crate::conf::listen::{DEFAULT_BACKLOG, ListenAddress, SocketOptions, SocketP
 use crate::server::sys;
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -81,12 +80,8 @@ pub struct ListenSocket {
 }
 
 impl ListenSocket {
-    /// Takes one connection from the queue; it does not block, and neither does this (`WouldBlock` when there is none).
-    pub fn accept(&self) -> io::Result<OwnedFd> {
-        Ok(rustix::net::accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
-    }
-
-    /// Takes one connection with the address of its peer; see [`ListenSocket::accept`].
+    /// Takes one connection from the queue, with the address of its peer; it does not block, and neither does this
+    /// (`WouldBlock` when there is none).
     pub fn accept_from(&self) -> io::Result<(OwnedFd, Option<rustix::net::SocketAddrAny>)> {
         Ok(rustix::net::acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?)
     }
@@ -110,8 +105,6 @@ pub struct WorkerListener {
     pub socket: Arc<ListenSocket>,
     /// Which servers its connections belong to.
     pub plan: Arc<SocketPlan>,
-    /// Other workers accept from the same socket: `WouldBlock` after a wake-up is usual.
-    pub shared: bool,
 }
 
 /// The sockets of one plan.
@@ -207,11 +200,8 @@ impl ListenerSet {
         for group in &self.groups {
             for (number, socket) in group.sockets.iter().enumerate() {
                 if group.shared || number % workers == index {
-                    listeners.push(WorkerListener {
-                        socket: Arc::clone(socket),
-                        plan: Arc::clone(&group.plan),
-                        shared: group.shared,
-                    });
+                    listeners
+                        .push(WorkerListener { socket: Arc::clone(socket), plan: Arc::clone(&group.plan) });
                 }
             }
         }
@@ -454,8 +444,9 @@ fn listen(socket: &Socket, plan: &SocketPlan) -> Result<(), OpenError> {
         .map_err(|error| open_error("listen() to", &plan.address, &error))
 }
 
-/// The sockets by address, for tests and the log.
-pub fn count_by_address(set: &ListenerSet) -> HashMap<String, usize> {
+/// The sockets by address.
+#[cfg(test)]
+pub(crate) fn count_by_address(set: &ListenerSet) -> std::collections::HashMap<String, usize> {
     set.groups.iter().map(|group| (group.key.address.to_string(), group.sockets.len())).collect()
 }
 

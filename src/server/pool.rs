@@ -1,5 +1,5 @@
-//! A few threads for what may block: cold file opens and reads, directory listings, large compressions, password
-//! hashes.
+//! A few threads for what may block or takes long: files that are not in memory, listings, temporary files, changes,
+//! password hashes, keys and certificates.
 //!
 //! One [`Pool`] serves all workers. A worker has a [`Mailbox`] per kind of result: it submits closures, is woken when
 //! results are there, and takes them out one by one. Every accepted job yields exactly one result, a panicking one

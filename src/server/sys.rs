@@ -255,14 +255,14 @@ pub fn tcp_info(socket: RawFd) -> io::Result<libc::tcp_info> {
 
 /// Gives free memory that lies between what is used back to the system. The C library does so by itself at the heap's end
 /// alone, so that a heap which many connections have used stays as large as it was for one of them that is left.
-#[cfg(all(target_env = "gnu", not(feature = "mimalloc")))]
+#[cfg(target_env = "gnu")]
 pub fn trim_heap() {
     // SAFETY: it takes the allocator's own locks and touches no memory that is in use.
     unsafe { libc::malloc_trim(0) };
 }
 
 /// Other allocators see to that themselves.
-#[cfg(not(all(target_env = "gnu", not(feature = "mimalloc"))))]
+#[cfg(not(target_env = "gnu"))]
 pub fn trim_heap() {}
 
 /// A user as the system knows it.
@@ -420,13 +420,6 @@ fn title_area() -> Option<(usize, usize)> {
     // The kernel puts one behind the other.
     let end = if environment == arguments_end { environment_end.max(arguments_end) } else { arguments_end };
     Some((arguments, end))
-}
-
-/// The name of this thread as `top -H` shows it; the first 15 bytes count.
-pub fn set_thread_name(name: &str) {
-    if let Ok(name) = CString::new(name.as_bytes()) {
-        let _ = rustix::thread::set_name(&name);
-    }
 }
 
 /// The descriptor of something that only tells its number and owns it, such as mio's poll.

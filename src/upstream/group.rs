@@ -350,6 +350,7 @@ impl Group {
     }
 
     /// Whether a request waits in any worker.
+    #[cfg(test)]
     pub fn is_awaited(&self) -> bool {
         self.shared.waiting.load(Relaxed) > 0
     }

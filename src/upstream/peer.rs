@@ -78,11 +78,6 @@ impl Peer {
         &self.id
     }
 
-    /// Position of its `server` in the plan.
-    pub fn plan_index(&self) -> usize {
-        self.plan_index
-    }
-
     /// What the configuration says of it.
     pub fn plan(&self) -> &PeerPlan {
         &self.plan
@@ -142,17 +137,8 @@ impl Tried {
         self.0.iter().any(|tried| tried.is_same(peer))
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Forgets them.
+    #[cfg(test)]
     pub fn clear(&mut self) {
         self.0.clear();
     }

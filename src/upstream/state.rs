@@ -236,16 +236,19 @@ impl PeerState {
     }
 
     /// Attempts so far.
+    #[cfg(test)]
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }
 
     /// Attempts that failed so far.
+    #[cfg(test)]
     pub fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
     }
 
     /// Bytes received so far.
+    #[cfg(test)]
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }

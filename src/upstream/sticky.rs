@@ -91,13 +91,9 @@ impl Sessions {
     }
 
     /// How many there are, forgotten ones included that nobody looked for.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
     }
 
     fn place_for(&mut self, key: [u8; 16], id: &Arc<str>) -> u32 {

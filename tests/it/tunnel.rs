@@ -61,8 +61,11 @@ fn what_is_no_tunnel_is_refused_and_closed() {
         nobody.port()
     ));
     for (target, status) in [("plain:443", 405), ("t:443", 502)] {
-        let mut client = connect(&server, target);
-        client.send("GET /smuggled HTTP/1.1\r\nHost: plain\r\n\r\n");
+        let mut client = Client::connect(server.port());
+        // In one piece: what came after the close would take the answer along.
+        client.send(format!(
+            "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: plain\r\n\r\n"
+        ));
         let response = client.read_response();
         assert_eq!((response.status, response.header("connection")), (status, Some("close")), "{target}");
         client.expect_closed();

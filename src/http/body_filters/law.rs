@@ -19,11 +19,6 @@ impl Plan {
         (sizes(), sizes(), proptest::collection::vec(proptest::bool::weighted(0.2), 1..8))
             .prop_map(|(pieces, rooms, flushes)| Plan { pieces, rooms, flushes })
     }
-
-    /// One that never asks for a flush.
-    pub fn without_flushes() -> impl Strategy<Value = Plan> {
-        Plan::any().prop_map(|plan| Plan { flushes: vec![false], ..plan })
-    }
 }
 
 /// The output for all of the input at once.

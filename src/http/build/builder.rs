@@ -52,8 +52,6 @@ pub struct Builder {
     pub resolve: Option<Resolve>,
     /// Folder of the main configuration file, with a slash at its end.
     pub conf_prefix: String,
-    /// Whether `compat strict` turns our deviations from nginx off.
-    pub strict: bool,
     /// Every log that the settings name, equal ones once.
     pub logs: LogList,
     /// Where errors go as long as the configuration does not say.

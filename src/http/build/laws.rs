@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::conf::dump;
 use crate::conf::files::MemoryFiles;
 use crate::conf::log_list::LogList;
-use crate::conf::log_target::LogTarget;
 use crate::conf::main_settings::{MainSettings, effective_environment};
 use crate::conf::render::{self, Style};
 
@@ -17,15 +16,8 @@ pub fn fuzz_build(data: &[u8]) {
     let half = &data[..data.len() / 2];
     let mut files = MemoryFiles::new().with("/c/main", data).with("/c/half", half);
     let options = BuildOptions {
-        path: "/c/main",
-        prefix: "/c/",
-        command_line: "",
-        error_log: &LogTarget::Stderr,
-        previous_logs: None,
-        previous_tls: None,
-        hostname: b"machine",
-        privileged: true,
         resolve: Some(|_| vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]),
+        ..crate::http::laws::options()
     };
     let built = build(&mut files, &options);
     assert_eq!(built.site.is_some(), !built.diagnostics.has_errors());

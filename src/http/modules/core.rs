@@ -145,7 +145,7 @@ settings! {
         /// Whether redirects carry scheme and host.
         absolute_redirect: bool = true, inherit;
             "absolute_redirect" HTTP_SERVER_LOCATION, Arity::FLAG, default "on", once flag;
-        /// How files are read that are not in memory: what would block goes to a thread pool in every case.
+        /// Without effect beyond its check: a read that would block goes to a pool of threads in every case.
         aio: Aio = Aio::Threads, inherit;
             "aio" HTTP_SERVER_LOCATION, Arity::exactly(1), default "off", once aio;
         /// Whether responses of unknown length may be chunked.
@@ -231,7 +231,7 @@ settings! {
         /// Whether redirects carry the port.
         port_in_redirect: bool = true, inherit;
             "port_in_redirect" HTTP_SERVER_LOCATION, Arity::FLAG, default "on", once flag;
-        /// Output is gathered up to so many bytes before it is sent.
+        /// Without effect beyond its check: what is there at the end of a turn is sent.
         postpone_output: u64 = 1460, inherit;
             "postpone_output" HTTP_SERVER_LOCATION, Arity::exactly(1), default "1460", once size;
         /// Whether a connection that timed out is reset.
@@ -254,7 +254,7 @@ settings! {
         /// Whether files are sent by `sendfile`.
         sendfile: bool = false, inherit;
             "sendfile" HTTP_SERVER_LOCATION_IF, Arity::FLAG, default "off", once flag;
-        /// Bytes that one call may send; 0 for no limit but the loop's own.
+        /// Without effect beyond its check: 512 KiB are sent before others have their turn.
         sendfile_max_chunk: u64 = 2 << 20, inherit;
             "sendfile_max_chunk" HTTP_SERVER_LOCATION, Arity::exactly(1), default "2m", once size;
         /// Whether redirects name the server by its first `server_name`.
@@ -263,10 +263,10 @@ settings! {
         /// The Server field and the signature of built-in pages.
         server_tokens: Template = Template::literal(SIGNATURE.as_bytes()), inherit;
             "server_tokens" HTTP_SERVER_LOCATION, Arity::exactly(1), default "on", once server_tokens;
-        /// Whether small pieces are sent at once.
+        /// Without effect beyond its check: small pieces are sent at once, always.
         tcp_nodelay: bool = true, inherit;
             "tcp_nodelay" HTTP_SERVER_LOCATION, Arity::FLAG, default "on", once flag;
-        /// Whether a response's head is held back until it fills a packet with the body's start.
+        /// Without effect beyond its check: a response's head is sent with the body's start where that is there, always.
         tcp_nopush: bool = false, inherit;
             "tcp_nopush" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", once flag;
         /// Whether `_` is valid in field names.

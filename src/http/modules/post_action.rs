@@ -51,7 +51,7 @@ impl Exchange {
         context.env.give_back(text);
         self.body = Body::Empty;
         self.error_status = None;
-        self.lineage = Some(Lineage { depth: 0, head_only: true, main_is_get: self.method_is_get });
+        self.lineage = Some(Lineage { depth: 0, main_is_get: self.method_is_get });
         began
     }
 }

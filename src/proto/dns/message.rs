@@ -26,8 +26,6 @@ pub mod rcode {
     pub const NO_ERROR: u8 = 0;
     /// The server did not understand.
     pub const FORMAT_ERROR: u8 = 1;
-    /// The server could not find out.
-    pub const SERVER_FAILURE: u8 = 2;
     /// The name does not exist.
     pub const NAME_ERROR: u8 = 3;
     /// The server does not do that.

@@ -37,15 +37,13 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-pub use chunked::{
-    CHUNK_SUFFIX, ChunkError, ChunkLimits, ChunkedDecoder, ChunkedItem, chunk_prefix, finish, parse_trailers,
-};
+pub use chunked::{CHUNK_SUFFIX, ChunkError, ChunkLimits, ChunkedDecoder, ChunkedItem, chunk_prefix, finish};
 pub use connection::{Connection, Event, HOLD_LIMIT, HoldFull};
-pub use encode::{RespondOptions, interim};
+pub use encode::RespondOptions;
 pub use error::RequestError;
 pub(in crate::proto) use head::is_usual_name;
 pub use limits::HeadLimits;
-pub use persistence::{After, error_closes};
+pub use persistence::After;
 pub(in crate::proto) use request_line::is_method;
 pub(in crate::proto) use rules::{apply_rules, parse_length};
 

@@ -1,6 +1,6 @@
 //! The one place where request and response meet: does the connection live on?
 
-use crate::message::{ResponseFraming, Status, Version};
+use crate::message::{ResponseFraming, Version};
 
 /// What to do with the connection once a response is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,11 +60,6 @@ pub(super) fn after_response(persists: bool, body: BodyProgress) -> After {
         (false, BodyProgress::Complete) => After::Close,
         (_, BodyProgress::Pending | BodyProgress::Withheld | BodyProgress::Broken) => After::Linger,
     }
-}
-
-/// Whether nginx gives up keep-alive when it makes its own error page for this status.
-pub fn error_closes(status: Status) -> bool {
-    matches!(status.0, 400 | 413 | 414 | 494..=497 | 500 | 501)
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ impl SendWindow {
     }
 
     /// What the window is, also below 0.
+    #[cfg(test)]
     pub fn value(self) -> i32 {
         self.0
     }

@@ -105,6 +105,7 @@ impl State {
     }
 
     /// RST_STREAM came or goes out.
+    #[cfg(test)]
     pub fn reset(self) -> State {
         State::Closed
     }
@@ -188,26 +189,32 @@ pub(super) struct Streams {
 }
 
 impl Streams {
+    /// How many are open.
     pub fn len(&self) -> usize {
         self.by_id.len()
     }
 
+    /// The key of an open stream.
     pub fn key(&self, id: u32) -> Option<StreamKey> {
         self.by_id.get(&id).map(|&slot| StreamKey { slot, id })
     }
 
+    /// The stream of a key; `None` once it is gone.
     pub fn get(&self, key: StreamKey) -> Option<&Stream> {
         self.slots.get(key.slot as usize)?.as_ref().filter(|stream| stream.id == key.id)
     }
 
+    /// The same, to be changed.
     pub fn get_mut(&mut self, key: StreamKey) -> Option<&mut Stream> {
         self.slots.get_mut(key.slot as usize)?.as_mut().filter(|stream| stream.id == key.id)
     }
 
+    /// The stream that has this slot now.
     pub fn by_slot(&mut self, slot: u32) -> Option<&mut Stream> {
         self.slots.get_mut(slot as usize)?.as_mut()
     }
 
+    /// Adds a stream; its identifier is not open yet.
     pub fn insert(&mut self, stream: Stream) -> StreamKey {
         let id = stream.id;
         let slot = match self.free.pop() {
@@ -224,6 +231,7 @@ impl Streams {
         StreamKey { slot, id }
     }
 
+    /// Takes a stream out; its key is of no use from then on.
     pub fn remove(&mut self, key: StreamKey) -> Option<Stream> {
         self.get(key)?;
         self.by_id.remove(&key.id);
@@ -231,6 +239,7 @@ impl Streams {
         self.slots[key.slot as usize].take()
     }
 
+    /// All of them, with their slots.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Stream)> {
         self.slots
             .iter_mut()
@@ -252,12 +261,14 @@ pub(super) struct ResetHere {
 }
 
 impl ResetHere {
+    /// This side has reset a stream.
     pub fn add(&mut self, id: u32) {
         let oldest = std::mem::replace(&mut self.ids[self.next], id);
         self.next = (self.next + 1) % REMEMBERED;
         self.forgotten = self.forgotten.max(oldest);
     }
 
+    /// Whether it did, or may have: what was forgotten counts as reset.
     pub fn may_contain(&self, id: u32) -> bool {
         id <= self.forgotten || self.ids.contains(&id)
     }
@@ -274,6 +285,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
+    /// The peer has opened a stream; its identifier is higher than all before.
     pub fn open(&mut self, id: u32) {
         let steps = (id - self.highest).div_ceil(2);
         self.used = self.used.checked_shl(steps).unwrap_or(0) | 1;

@@ -360,11 +360,6 @@ impl ServerTlsConfig {
     pub fn certificates(&self) -> &Certificates {
         &self.certificates
     }
-
-    /// Which rule about clients' certificates holds.
-    pub fn client_auth(&self) -> ClientAuth {
-        self.client_auth
-    }
 }
 
 /// The library counts the header in.

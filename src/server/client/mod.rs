@@ -19,6 +19,7 @@ pub mod h2;
 pub mod kernel_tls;
 pub mod lane;
 pub mod named_certificates;
+mod needs;
 pub mod output;
 pub mod passing;
 mod patience;

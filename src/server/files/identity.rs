@@ -35,6 +35,7 @@ impl FileIdentity {
         self.size
     }
 
+    /// One that differs from others by the inode alone.
     #[cfg(test)]
     pub fn for_test(inode: u64) -> FileIdentity {
         FileIdentity { device: 1, inode, size: 1, modified: (0, 0), changed: (0, 0) }

@@ -3,7 +3,6 @@
 use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 
 use rustix::fs::Advice;
 
@@ -82,22 +81,11 @@ fn read_once(file: &OwnedFd, buffer: &mut [u8], offset: u64) -> io::Result<usize
     Ok(calls::read(file, buffer, offset)?)
 }
 
-/// Writes all of `bytes` at `offset`, and gives the buffer back for the next use.
-pub fn write(file: &Arc<OwnedFd>, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut done = 0;
-    while done < bytes.len() {
-        match calls::write(file, &bytes[done..], offset + done as u64)? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            count => done += count,
-        }
-    }
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Write;
+    use std::sync::Arc;
 
     fn sample(length: usize) -> (Arc<OwnedFd>, Vec<u8>) {
         let content: Vec<u8> = (0..length).map(|n| (n * 31 % 251) as u8).collect();
@@ -131,13 +119,5 @@ mod tests {
         let (file, _) = sample(100);
         warm(&file, 50, 1000).unwrap();
         warm(&file, 5000, 1000).unwrap();
-    }
-
-    #[test]
-    fn a_write_lands_where_it_was_aimed_and_returns_its_buffer() {
-        let (file, _) = sample(0);
-        let buffer = write(&file, 3, b"abc".to_vec()).unwrap();
-        assert_eq!(buffer, b"abc");
-        assert_eq!(&*read(&file, 0, 10, None).unwrap(), b"\0\0\0abc");
     }
 }

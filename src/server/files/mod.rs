@@ -37,7 +37,7 @@ mod tests;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub use jobs::ReadBuffer;
 pub use pairs::LoadedPair;
 pub use publication::Publication;
 pub use sending::{Copied, Sent, TURN_BYTES, Warmth, read_range, send_range};
-pub use store::{Holdings, Limits};
+pub use store::Limits;
 pub use temporary::{TemporaryFile, TemporaryFolder, WRITE_NOW_BYTES};
 
 use crate::http::change::{Change, ChangeFailure, Changed};
@@ -109,8 +109,6 @@ pub enum Completion {
     Read(io::Result<ReadBuffer>),
     Listed(Result<DirectoryListing, FileFailure>),
     TemporaryCreated(io::Result<TemporaryFile>),
-    /// All was written; the buffer comes back for the next use.
-    Written(io::Result<Vec<u8>>),
     /// A finished file got its name.
     Published(io::Result<()>),
     /// A password was checked.
@@ -128,7 +126,6 @@ enum Finished {
     Read(io::Result<ReadBuffer>),
     Listed(Result<DirectoryListing, FileFailure>),
     TemporaryCreated(io::Result<TemporaryFile>),
-    Written(io::Result<Vec<u8>>),
     Published(io::Result<()>),
     Password(CheckedPassword),
     Changed(Result<Changed, ChangeFailure>),
@@ -142,7 +139,6 @@ enum Waiting {
     Read,
     List,
     CreateTemporary,
-    Write,
     Publish,
     Password,
     Change,
@@ -241,12 +237,6 @@ impl Files {
         self.submit(Waiting::CreateTemporary, move || Finished::TemporaryCreated(folder.create()))
     }
 
-    /// Has all of `bytes` written at `offset`.
-    pub fn write(&mut self, file: &Arc<OwnedFd>, offset: u64, bytes: Vec<u8>) -> Result<JobId, QueueFull> {
-        let file = file.clone();
-        self.submit(Waiting::Write, move || Finished::Written(jobs::write(&file, offset, bytes)))
-    }
-
     /// Gives a finished file its name.
     pub fn publish(&mut self, publication: Publication) -> Result<JobId, QueueFull> {
         self.submit(Waiting::Publish, move || Finished::Published(publication.run()))
@@ -293,7 +283,8 @@ impl Files {
     }
 
     /// What the caches hold now.
-    pub fn holdings(&self) -> Holdings {
+    #[cfg(test)]
+    pub fn holdings(&self) -> store::Holdings {
         self.store.holdings()
     }
 
@@ -549,7 +540,6 @@ impl Files {
             Finished::Read(result) => Completion::Read(result),
             Finished::Listed(result) => Completion::Listed(result),
             Finished::TemporaryCreated(result) => Completion::TemporaryCreated(result),
-            Finished::Written(result) => Completion::Written(result),
             Finished::Published(result) => Completion::Published(result),
             Finished::Password(checked) => Completion::Password(checked),
             Finished::Changed(result) => Completion::Changed(result),
@@ -604,7 +594,6 @@ fn broken(waiting: &Waiting) -> Finished {
         Waiting::Read => Finished::Read(Err(error())),
         Waiting::List => Finished::Listed(Err(opening::failure(FileCall::OpenDirectory, Errno::IO))),
         Waiting::CreateTemporary => Finished::TemporaryCreated(Err(error())),
-        Waiting::Write => Finished::Written(Err(error())),
         Waiting::Publish => Finished::Published(Err(error())),
         Waiting::Password => Finished::Password(passwords::broken()),
         Waiting::Change => Finished::Changed(Err(changes::broken())),

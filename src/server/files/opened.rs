@@ -36,6 +36,7 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// How a file was found, so that it can be found again.
     pub fn new(path: CString, root_len: u32, symlinks: Symlinks, options: &FileOptions) -> Origin {
         let is_cached = options.cache.is_some();
         Origin {
@@ -127,6 +128,7 @@ impl OpenedFile {
         })
     }
 
+    /// The open file; `None` where the content is in memory, or the descriptor was given up.
     pub fn descriptor(&self) -> Option<&Arc<OwnedFd>> {
         match &self.body {
             Body::Memory(_) | Body::GivenUp => None,

@@ -26,6 +26,7 @@ pub enum Patience {
     Blocking,
 }
 
+/// Why a path was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenError {
     /// The answer needs the disk: ask again with [`Patience::Blocking`].
@@ -88,9 +89,6 @@ impl Stamp {
             kind: self.kind,
             size: self.size,
             modified_secs: self.modified.0,
-            modified_nanos: self.modified.1,
-            inode: self.inode,
-            device: self.device,
             mode: self.mode,
             handle: None,
         }

@@ -34,6 +34,7 @@ impl Default for Order {
 }
 
 impl Order {
+    /// How many keys there are.
     pub fn len(&self) -> u32 {
         self.len
     }

@@ -1,5 +1,5 @@
-//! Certificates whose names have variables, for upstreams and towards clients. Reading them may block, and so may making sense of an encrypted
-//! key.
+//! Certificates whose names have variables, for upstreams and towards clients. Reading them may block, and so may making
+//! sense of an encrypted key.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;

@@ -67,6 +67,7 @@ pub enum Kept {
     Open(Rc<OpenedFile>),
 }
 
+/// A path and what is kept of what it names.
 pub struct Entry {
     pub path: CString,
     hash: u64,
@@ -89,6 +90,7 @@ pub struct Entry {
 pub struct CacheId(usize);
 
 impl CacheId {
+    /// The cache of these settings; without any, the checked one.
     pub fn of(options: Option<&Arc<OpenFileCache>>) -> CacheId {
         CacheId(options.map_or(0, |options| Arc::as_ptr(options).addr()))
     }
@@ -118,6 +120,7 @@ pub struct Store {
 }
 
 impl Store {
+    /// An empty store within these limits.
     pub fn new(limits: Limits) -> Store {
         Store {
             limits,
@@ -135,6 +138,7 @@ impl Store {
         }
     }
 
+    /// The bounds on what it holds.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
@@ -159,6 +163,7 @@ impl Store {
         self.table.find(hash, same).copied()
     }
 
+    /// The entry of a key that [`Store::find`] or an insertion gave out.
     pub fn entry(&mut self, key: u32) -> &mut Entry {
         &mut self.entries[key as usize]
     }
@@ -242,6 +247,7 @@ impl Store {
         self.enforce_bounds(key);
     }
 
+    /// Forgets an entry; its descriptor closes with its last user.
     pub fn remove(&mut self, key: u32) {
         self.leave_orders(key);
         let entry = self.entries.remove(key as usize);
@@ -374,6 +380,7 @@ impl Store {
     }
 
     /// Entries, descriptors and content bytes that are held now.
+    #[cfg(test)]
     pub fn holdings(&self) -> Holdings {
         Holdings {
             entries: self.entries.len(),
@@ -386,6 +393,7 @@ impl Store {
 }
 
 /// What a worker's caches hold.
+#[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Holdings {
     pub entries: usize,

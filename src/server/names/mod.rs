@@ -24,8 +24,7 @@ use mio::Token;
 
 use crate::server::pool::Pool;
 use crate::upstream::names::{
-    Answer, Counters, Kind, Lookup, LookupId, NameError, Records, Resolver, ResolverPlan, ResolverServer,
-    literal,
+    Answer, Kind, Lookup, LookupId, NameError, Records, Resolver, ResolverPlan, ResolverServer, literal,
 };
 
 use sockets::{Came, Sockets};
@@ -250,7 +249,8 @@ impl Names {
     }
 
     /// What happened so far, for each resolver with a `status_zone`.
-    pub fn counters(&self) -> impl Iterator<Item = (&str, Counters)> {
+    #[cfg(test)]
+    pub fn counters(&self) -> impl Iterator<Item = (&str, crate::upstream::names::Counters)> {
         let named = |plan: &'_ Plan| plan.plan.status_zone.is_some();
         self.plans
             .values()
@@ -259,6 +259,7 @@ impl Names {
     }
 
     /// Sockets that are open.
+    #[cfg(test)]
     pub fn open_sockets(&self) -> usize {
         self.sockets.len()
     }

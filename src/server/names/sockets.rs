@@ -140,6 +140,8 @@ impl Sockets {
         }
     }
 
+    /// How many are open.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.sockets.len()
     }

@@ -69,6 +69,7 @@ pub(super) enum SystemFound {
 }
 
 impl SystemNames {
+    /// Asks by `ask` in these threads; `wake` is called when one has an answer.
     pub fn new(threads: &Pool, ask: SystemLookup, wake: Arc<dyn Fn() + Send + Sync>) -> SystemNames {
         SystemNames {
             mailbox: threads.mailbox(wake),
@@ -81,6 +82,8 @@ impl SystemNames {
         }
     }
 
+    /// What is known of a name, or the promise to tell `waiter`. Beyond [`MAX_FLIGHTS`] names and [`MAX_WAITERS`] waiters
+    /// an old answer serves, or it is [`NameError::Busy`].
     pub fn lookup(&mut self, name: &[u8], waiter: u64, now_ms: u64) -> SystemFound {
         let Ok(name) = DnsName::parse(name) else { return SystemFound::Known(Err(NameError::NotFound)) };
         let key = Key { name, is_service: false };
@@ -127,6 +130,7 @@ impl SystemNames {
         Some(job)
     }
 
+    /// Nobody waits under this number any more.
     pub fn cancel(&mut self, waiter: u64) {
         for flight in self.flights.values_mut() {
             let before = flight.waiters.len();
@@ -181,6 +185,7 @@ impl SystemNames {
         self.finished.extend(waiters.into_iter().map(|waiter| (waiter, result.clone())));
     }
 
+    /// When [`SystemNames::on_deadline`] is to be called, in monotonic milliseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         let waited_for = self.flights.values().filter(|flight| !flight.waiters.is_empty());
         waited_for
@@ -191,6 +196,7 @@ impl SystemNames {
             .min()
     }
 
+    /// Tells those who have waited long enough: an old answer, or that the time is over.
     pub fn on_deadline(&mut self, now_ms: u64) {
         let mut due = Vec::new();
         for flight in self.flights.values_mut() {
@@ -208,6 +214,7 @@ impl SystemNames {
         }
     }
 
+    /// The next waiter who has an answer.
     pub fn take_finished(&mut self) -> Option<Found> {
         self.finished.pop_front()
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::http::upstream_call::{CallTls, Conduct, LocalAddress};
@@ -12,7 +12,7 @@ use crate::server::sys;
 use crate::upstream::peer::PeerAddress;
 
 use super::failure::told;
-use super::links::{LinkKey, Links, Owner};
+use super::links::{Link, LinkKey, Links, Owner};
 use super::tls::TlsLayer;
 use super::wire::Wire;
 
@@ -148,21 +148,7 @@ impl Connection {
         if let Some(tls) = &mut self.tls {
             return tls.receive(self.socket.as_fd(), buffer, link);
         }
-        loop {
-            match rustix::net::recv(self.socket.as_fd(), &mut *buffer, RecvFlags::empty()) {
-                Ok((count, _)) => {
-                    // A short read emptied the socket; the end that came with it brings no event of its own.
-                    link.readable = count == buffer.len() || link.read_closed;
-                    return Ok(Some(count));
-                }
-                Err(Errno::AGAIN) => {
-                    link.readable = false;
-                    return Ok(None);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
+        receive(self.socket.as_fd(), buffer, link)
     }
 
     /// Sends some of `bytes`; 0 if the socket takes nothing now.
@@ -194,17 +180,6 @@ impl Connection {
         match &mut self.tls {
             None => Ok(()),
             Some(tls) => tls.flush(self.socket.as_fd()),
-        }
-    }
-
-    /// Tells the peer that nothing more comes, behind what waits for the socket.
-    ///
-    /// # Errors
-    /// Those of the connection.
-    pub fn shut_down(&mut self) -> Result<(), Errno> {
-        match &mut self.tls {
-            None => rustix::net::shutdown(self.socket.as_fd(), Shutdown::Write),
-            Some(tls) => tls.shut_down(self.socket.as_fd()),
         }
     }
 
@@ -249,6 +224,29 @@ pub enum Call {
     Receive,
     /// Writing.
     Send,
+}
+
+/// Reads into `buffer` and notes whether there may be more; `None` when there is nothing now, `Some(0)` at the end.
+pub(super) fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    link: &mut Link,
+) -> Result<Option<usize>, Errno> {
+    loop {
+        match rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()) {
+            Ok((count, _)) => {
+                // A short read emptied the socket; the end that came with it brings no event of its own.
+                link.readable = count == buffer.len() || link.read_closed;
+                return Ok(Some(count));
+            }
+            Err(Errno::AGAIN) => {
+                link.readable = false;
+                return Ok(None);
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Sends as many of the bytes as the socket takes in one go; 0 if it takes none.

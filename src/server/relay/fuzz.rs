@@ -4,14 +4,10 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use crate::base::clock::{Now, RenderedDates};
 use crate::base::log::LogQueue;
-use crate::conf::files::MemoryFiles;
-use crate::conf::log_target::LogTarget;
 use crate::http::body::Body;
-use crate::http::build::{BuildOptions, build};
 use crate::http::context::Env;
 use crate::http::exchange::{ConnectionFacts, Endpoint, Exchange, RequestBody};
 use crate::http::file::{FailureReason, FileAnswer, FileCall, FileFailure};
@@ -83,23 +79,10 @@ struct Ground {
 
 impl Ground {
     fn new() -> Ground {
-        let mut files = MemoryFiles::new().with("/c/main", SITE);
-        let options = BuildOptions {
-            path: "/c/main",
-            prefix: "/c/",
-            command_line: "",
-            error_log: &LogTarget::Stderr,
-            previous_logs: None,
-            previous_tls: None,
-            hostname: b"machine",
-            privileged: true,
-            resolve: None,
-        };
-        let site = build(&mut files, &options).site.expect("a site");
         let now = Now { monotonic_ms: 50_000, wall_secs: 1_700_000_000, wall_ms_part: 0 };
         let dates = RenderedDates::new(jiff::tz::TimeZone::UTC, now);
         Ground {
-            site: SiteHandle::new(Arc::new(site)),
+            site: crate::http::laws::site(SITE),
             env: Env::new(now, dates, LogQueue::default(), 1, 4711, b"machine"),
         }
     }

@@ -172,22 +172,9 @@ impl IdleConnections {
         self.next_ms = next_ms;
     }
 
-    /// Closes everything.
-    pub fn clear(&mut self, links: &mut Links) {
-        for (_, pool) in self.pools.drain() {
-            for idle in pool.idle {
-                idle.connection.close(links);
-            }
-        }
-    }
-
     /// How many there are.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.pools.values().map(|pool| pool.idle.len()).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

@@ -7,12 +7,12 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{SendFlags, Shutdown};
 
 use crate::http::upstream_call::CallTls;
 use crate::proto::tls::{ClientTls, ClientTlsConfig, Received, TlsError};
 
-use super::connection::send;
+use super::connection::{receive, send};
 use super::links::Link;
 
 /// Bytes that one call encrypts.
@@ -129,7 +129,7 @@ impl TlsLayer {
             if !link.readable {
                 return Ok(false);
             }
-            let count = match self.read(socket, buffer, link).map_err(HandshakeFailure::Socket)? {
+            let count = match receive(socket, buffer, link).map_err(HandshakeFailure::Socket)? {
                 None => continue,
                 Some(0) => return Err(HandshakeFailure::Closed),
                 Some(count) => count,
@@ -143,29 +143,6 @@ impl TlsLayer {
                     let _ = self.flush(socket);
                     return Err(HandshakeFailure::Tls(error));
                 }
-            }
-        }
-    }
-
-    /// One `recv`; `None` when there is nothing now.
-    fn read(
-        &self,
-        socket: BorrowedFd<'_>,
-        buffer: &mut [u8],
-        link: &mut Link,
-    ) -> Result<Option<usize>, Errno> {
-        loop {
-            match rustix::net::recv(socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((count, _)) => {
-                    link.readable = count == buffer.len() || link.read_closed;
-                    return Ok(Some(count));
-                }
-                Err(Errno::AGAIN) => {
-                    link.readable = false;
-                    return Ok(None);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
             }
         }
     }
@@ -242,7 +219,7 @@ impl TlsLayer {
             if self.end != End::Open {
                 return Ok(Some(Some(0)));
             }
-            let count = match self.read(socket, buffer, link)? {
+            let count = match receive(socket, buffer, link)? {
                 None => return Ok(Some(None)),
                 Some(0) => {
                     self.end = End::Cut;
@@ -333,7 +310,10 @@ impl TlsLayer {
         Ok(())
     }
 
-    /// See [`super::connection::Connection::shut_down`].
+    /// Tells the peer that nothing more comes, behind what waits for the socket.
+    ///
+    /// # Errors
+    /// Those of the connection.
     pub fn shut_down(&mut self, socket: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.goodbye == Goodbye::Unsaid {
             self.machine.close(&mut self.unsent);

@@ -53,6 +53,7 @@ pub struct Queues {
 
 impl Queues {
     /// Whether nobody waits.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -3,7 +3,7 @@
 
 use crate::http::upstream_call::{Call, Protocol};
 use crate::message::{Fields, ResponseFraming, ResponseHead};
-use crate::proto::h1::{Asked, ResponseError, ResponseEvent, ResponseFault, ResponseLimits, ResponseReader};
+use crate::proto::h1::{Asked, ResponseError, ResponseEvent, ResponseLimits, ResponseReader};
 use crate::proto::memcached::{MemcachedEvent, MemcachedReader};
 
 /// See the module's documentation.
@@ -192,9 +192,4 @@ impl Wire {
             Wire::Raw => false,
         }
     }
-}
-
-/// Whether nothing at all came: the peer may not have seen the request.
-pub fn is_silence(error: &ResponseError) -> bool {
-    error.fault == ResponseFault::NothingCame
 }

@@ -26,7 +26,9 @@ use crate::server::relay::links::GENERATION_MASK;
 use super::addresses::{AddressPermit, most_connections};
 use super::balance::{Handed, endpoint_of};
 use super::counters::Counted;
-use super::{LISTENER_BIT, Worker, epoll_of, speaks_proxy_protocol};
+use super::orders::speaks_proxy_protocol;
+use super::tokens::LISTENER_BIT;
+use super::{Worker, epoll_of};
 
 /// Connections that one turn accepts from one socket, at most; `multi_accept` takes all that wait.
 const ACCEPTS_PER_TURN: usize = 64;

@@ -23,11 +23,6 @@ impl CurrentSocket {
     pub fn set(&self, socket: RawFd) {
         self.0.set(Some(socket));
     }
-
-    /// No connection has its turn.
-    pub fn clear(&self) {
-        self.0.set(None);
-    }
 }
 
 /// A worker's way to the system.

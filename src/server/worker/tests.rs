@@ -7,8 +7,9 @@ use super::*;
 use crate::conf::files::MemoryFiles;
 use crate::conf::log_target::LogTarget;
 use crate::http::build::{BuildOptions, build};
+use crate::http::site::Site;
 use crate::server::files::faults;
-use crate::server::listeners::ListenerSet;
+use crate::server::listeners::{ListenerSet, WorkerListener};
 use crate::server::pool::Pool;
 
 /// A site of this text with one address, and its listening sockets.

@@ -80,6 +80,7 @@ impl Answer {
     }
 
     /// The hosts of a service; none of a host.
+    #[cfg(test)]
     pub fn services(&self) -> &[Service] {
         match &self.records {
             Records::Addresses(_) => &[],
@@ -115,9 +116,6 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// The token of `$upstream_error`.
-    pub const TOKEN: &'static str = "dns_failure";
-
     /// nginx's number: a DNS response code, or an error number of the system.
     pub fn number(self) -> u32 {
         match self {

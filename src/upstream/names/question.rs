@@ -61,6 +61,7 @@ pub(super) struct Question {
 }
 
 impl Question {
+    /// Asks a first server.
     pub fn ask(wires: &mut Wires, owner: Owner, name: DnsName, record: RecordType, now_ms: u64) -> Question {
         let mut question = Question {
             owner,
@@ -75,6 +76,7 @@ impl Question {
         question
     }
 
+    /// What came of it; `None` while it is asked.
     pub fn outcome(&self) -> Option<&Outcome> {
         match &self.progress {
             Progress::Asking(_) => None,
@@ -82,6 +84,7 @@ impl Question {
         }
     }
 
+    /// When [`Question::on_deadline`] is to be called, in monotonic milliseconds.
     pub fn next_deadline(&self) -> Option<u64> {
         match &self.progress {
             Progress::Asking(asking) => Some(asking.resend_at_ms),

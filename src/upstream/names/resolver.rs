@@ -9,7 +9,7 @@ use crate::proto::dns::{DnsName, RecordType, ReplyError, ServiceRecord, read_rep
 use super::cache::{Cache, Key, Known};
 use super::plan::{Answer, NameError, Records, ResolverPlan, ResolverServer, Service};
 use super::question::{Outcome, Question};
-use super::wires::{Counters, Owner, QueryId, Transmit, Transport, Wires};
+use super::wires::{Owner, QueryId, Transmit, Transport, Wires};
 
 /// Names that are asked for at a time. Each may have up to four sockets open (two kinds of addresses, two tries).
 pub const MAX_FLIGHTS: usize = 256;
@@ -128,13 +128,9 @@ impl Resolver {
         }
     }
 
-    /// What it was made of.
-    pub fn plan(&self) -> &ResolverPlan {
-        &self.plan
-    }
-
     /// What happened so far.
-    pub fn counters(&self) -> Counters {
+    #[cfg(test)]
+    pub fn counters(&self) -> super::wires::Counters {
         self.wires.counters
     }
 

@@ -101,6 +101,7 @@ impl Wires {
         }
     }
 
+    /// Whether there is anyone to ask.
     pub fn has_servers(&self) -> bool {
         !self.servers.is_empty()
     }
@@ -119,6 +120,7 @@ impl Wires {
         Some(chosen)
     }
 
+    /// Queues a query to be sent by [`Wires::transmit`].
     pub fn open(
         &mut self,
         owner: Owner,
@@ -135,10 +137,12 @@ impl Wires {
         id
     }
 
+    /// A query that is open.
     pub fn get(&self, id: QueryId) -> Option<&Query> {
         self.queries.get(id.index as usize).filter(|query| query.generation == id.generation)
     }
 
+    /// Nobody waits for a query any more; if it was sent, its socket is to be closed.
     pub fn close(&mut self, id: QueryId) {
         if self.get(id).is_some() {
             let query = self.queries.remove(id.index as usize);
@@ -155,16 +159,19 @@ impl Wires {
         Some((query.id?, self.servers[query.server].address))
     }
 
+    /// The server of a query did not answer in time: others are preferred for a while.
     pub fn note_silence(&mut self, id: QueryId, now_ms: u64) {
         if let Some(server) = self.get(id).map(|query| query.server) {
             self.servers[server].resting_until_ms = now_ms + REST_MS;
         }
     }
 
+    /// A server has answered: it is as good as any.
     pub fn note_answer(&mut self, server: usize) {
         self.servers[server].resting_until_ms = 0;
     }
 
+    /// The next message to be sent, under a number drawn at random (RFC 5452 section 9.2).
     pub fn transmit(&mut self, rng: &mut fastrand::Rng) -> Option<Transmit> {
         while let Some(id) = self.to_send.pop_front() {
             // One that was closed meanwhile is not sent.
@@ -195,10 +202,12 @@ impl Wires {
         number
     }
 
+    /// The next query whose socket is to be closed.
     pub fn take_closed(&mut self) -> Option<QueryId> {
         self.closed.pop_front()
     }
 
+    /// How many queries are open.
     #[cfg(test)]
     pub fn open_queries(&self) -> usize {
         self.queries.len()

@@ -172,6 +172,7 @@ pub(super) enum Node {
 }
 
 impl Element {
+    /// The elements within it, without the text between them.
     pub fn elements(&self) -> impl Iterator<Item = &Element> {
         self.content.iter().filter_map(|node| match node {
             Node::Element(element) => Some(element),

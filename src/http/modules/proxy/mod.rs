@@ -26,7 +26,7 @@ use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
 use crate::http::build::arguments::{flag, milliseconds, size, templates};
 use crate::http::modules::passing::{
-    self, Bind, BufferPlan, Buffers, PAGE, bind, effective_conditions, rate, small, store_access,
+    self, Bind, Buffers, PAGE, bind, effective_conditions, rate, small, store_access,
 };
 use crate::http::modules::request_body::{TempPath, temp_path};
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
@@ -81,7 +81,7 @@ settings! {
         /// Memory that a response is kept in for a slower client.
         buffers: Buffers = Buffers { count: 8, size: PAGE }, inherit;
             "proxy_buffers" HTTP_SERVER_LOCATION, Arity::exactly(2), default "8 4k", once placed_buffers;
-        /// Bytes of it that may be on their way to the client while the rest is read.
+        /// Without effect beyond its check: what is read ahead is sent as soon as the client takes it.
         busy_buffers_size: Option<u64> = None, inherit;
             "proxy_busy_buffers_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "8k", once placed_optional_size;
         /// How long connecting may take, in milliseconds.
@@ -186,7 +186,7 @@ settings! {
         /// Modes of those files.
         store_access: u32 = 0o600, inherit;
             "proxy_store_access" HTTP_SERVER_LOCATION, Arity::between(1, 3), default "user:rw", once store_access;
-        /// Bytes written to a temporary file at once.
+        /// Without effect beyond its check: a temporary file takes what is there.
         temp_file_write_size: Option<u64> = None, inherit;
             "proxy_temp_file_write_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "8k", once placed_optional_size;
         /// Where responses are put that do not stay in memory.
@@ -195,15 +195,7 @@ settings! {
     }
     frozen {
         /// How requests are passed on.
-        conduct: Arc<Conduct> = {
-            let plan = BufferPlan {
-                buffers,
-                buffer_size,
-                busy: busy_buffers_size,
-                temp_write: temp_file_write_size,
-                max_temp: max_temp_file_size,
-            };
-            Arc::new(Conduct {
+        conduct: Arc<Conduct> = Arc::new(Conduct {
                 connect_timeout,
                 send_timeout,
                 read_timeout,
@@ -212,18 +204,14 @@ settings! {
                 next_upstream_timeout,
                 buffer_size: buffer_size as usize,
                 buffers_bytes: buffers.count.saturating_mul(buffers.size) as usize,
-                busy_bytes: plan.busy() as usize,
                 max_temp_file_size,
-                temp_file_write_size: plan.temp_write() as usize,
                 temp_path: temp_path.clone(),
                 socket_keepalive,
                 socket_rcvbuf: socket_rcvbuf as usize,
                 socket_sndbuf: socket_sndbuf as usize,
-                send_lowat: send_lowat as usize,
                 ignore_client_abort,
                 store_access,
-            })
-        };
+            });
         /// How the head of a request is written.
         head_plan: HeadPlan = HeadPlan::new(&set_headers);
         /// Fields of responses that are not passed to the client.

@@ -457,7 +457,7 @@ fn conditions_and_sizes_come_to_the_relay() {
     let conduct = &world.calls[0].call.conduct;
     assert_eq!(conduct.next_upstream, conditions::HTTP_500 | conditions::HTTP_404);
     assert_eq!((conduct.next_upstream_tries, conduct.read_timeout), (3, 5_000));
-    assert_eq!((conduct.buffer_size, conduct.buffers_bytes, conduct.busy_bytes), (16_384, 65_536, 32_768));
+    assert_eq!((conduct.buffer_size, conduct.buffers_bytes), (16_384, 65_536));
     assert_eq!((conduct.store_access, conduct.max_temp_file_size), (0o664, 1 << 30));
     world.upstream(OK).get("/off");
     assert_eq!(world.calls[0].call.conduct.next_upstream, conditions::OFF);

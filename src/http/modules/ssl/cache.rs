@@ -82,13 +82,9 @@ impl<C> PairCache<C> {
     }
 
     /// How many are kept.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.kept.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.kept.is_empty()
     }
 }
 
@@ -127,7 +123,7 @@ mod tests {
     fn what_nobody_used_is_gone() {
         let mut cache = filled();
         assert!(matches!(cache.find(&pairs("a"), 11, LIMITS), Cached::Missing));
-        assert!(cache.is_empty());
+        assert_eq!(cache.len(), 0);
     }
 
     #[test]

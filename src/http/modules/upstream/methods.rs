@@ -17,14 +17,17 @@ fn set(scope: &mut Scope, call: &Call, method: Method) -> Result<(), Complaint> 
     Ok(())
 }
 
+/// `least_conn`
 pub fn least_conn(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     set(scope, call, Method::LeastConn)
 }
 
+/// `ip_hash`
 pub fn ip_hash(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     set(scope, call, Method::IpHash)
 }
 
+/// `least_time header|last_byte [inflight]`
 pub fn least_time(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let whole = which_time(call.arg(0), call.arg(0).as_bytes())?;
     let inflight = match call.args().get(1) {
@@ -43,6 +46,7 @@ fn which_time(word: &Word, text: &[u8]) -> Result<bool, Complaint> {
     }
 }
 
+/// `hash KEY [consistent]`
 pub fn hash(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let key = scope.builder.template(call.arg(0))?;
     let consistent = match call.args().get(1) {
@@ -54,6 +58,7 @@ pub fn hash(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     set(scope, call, Method::Hash { consistent })
 }
 
+/// `random [two [METHOD]]`
 pub fn random(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let of_two = match call.args() {
         [] => None,

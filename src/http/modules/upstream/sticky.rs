@@ -58,6 +58,7 @@ pub enum Expires {
     Seconds(u64),
 }
 
+/// `sticky cookie|route|learn ...`
 pub fn set(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
     let kind = call.arg(0);
     let rest = &call.args()[1..];

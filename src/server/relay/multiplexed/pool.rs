@@ -185,12 +185,8 @@ impl Multiplexed {
         !self.turns.is_empty()
     }
 
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.muxes.len()
-    }
-
     /// Whether there is none.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.muxes.is_empty()
     }

@@ -30,7 +30,8 @@ use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::State;
+use crate::server::client::State;
+
 use client::Client;
 use dice::Dice;
 use laws::{Ledger, law};
@@ -176,8 +177,8 @@ impl World<'_> {
             return Err(format!("a connection is left: {state}, due {due_ms}, now {now_ms}"));
         }
         law!(worker.lanes == 0, "{} lanes are counted", worker.lanes);
-        law!(res.links.is_empty(), "{} sockets of upstreams are left", res.links.len());
-        law!(res.idle.is_empty() && res.multiplexed.is_empty(), "idle connections are left");
+        law!(res.links.len() == 0, "{} sockets of upstreams are left", res.links.len());
+        law!(res.idle.len() == 0 && res.multiplexed.is_empty(), "idle connections are left");
         law!(res.jobs.is_empty() && res.queued.is_empty() && res.resumed.is_empty(), "somebody waits still");
         law!(res.ready.is_empty() && !worker.has_streams_to_run(), "turns are left");
         law!(res.name_waiters.is_empty() && res.name_results.is_empty(), "names are waited for");

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::super::tests::{site_of, worker_of};
-use super::super::{Site, Worker, WorkerCommand};
+use super::super::{Worker, WorkerCommand};
 use super::dice::{Dice, files};
 use super::line::Address;
+use crate::http::site::Site;
 use crate::server::listeners::ListenerSet;
 use crate::server::pool::{HeldJobs, Pool};
 
