@@ -5,9 +5,11 @@ One worker pinned to one core, the load (wrk) pinned to another, both servers tu
 round after round; medians are reported. Server CPU is what the scheduler itself accounts to the server's threads
 (/proc/PID/task/*/schedstat, in nanoseconds), so it does not depend on how fast the load generator is.
 
+The floor is what a bare epoll loop with a canned answer takes (floor.rs), in the same run, if it was built.
+
 Needs nginx and wrk (Debian: apt-get install nginx wrk) and no root. Examples:
 
-    cargo build --release && benches/peers/run.py
+    cargo build --release && cargo build --release --bench floor && benches/peers/run.py
     benches/peers/run.py --scenario 1k-64 --scenario 404 --rounds 5 --seconds 3
     benches/peers/run.py --binary /usr/sbin/nginx        # nginx against itself: ratios near 1.00
 """
@@ -56,6 +58,8 @@ SCENARIOS = [
     Scenario("100k", "100 KiB file", 0.60, "/100k.bin"),
     Scenario("10m", "10 MiB file", 0.60, "/10m.bin", connections=16),
 ]
+# What a canned answer says nothing about: the work is in making it, or in the log.
+NO_FLOOR = ("404", "gzip-16k")
 IDLE = "idle"
 IDLE_GOAL = 400
 
@@ -104,7 +108,7 @@ http {{
 class Server:
     """A running server: its processes and the CPU time that they have used."""
 
-    def __init__(self, name, binary, folder, html, core, extra):
+    def __init__(self, name, binary, folder, html, core, extra, configuration=None):
         self.name, self.binary = name, binary
         self.root = folder / name
         self.root.mkdir()
@@ -114,7 +118,7 @@ class Server:
             names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             extra += " ".join(f"{one}_temp_path {self.root}/{one};" for one in names)
         files = min(40000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        text = CONFIGURATION.format(
+        text = (configuration or CONFIGURATION).format(
             root=self.root, html=html, port=self.port, files=files, extra=extra,
             user="user root;" if os.geteuid() == 0 else "",
         )
@@ -183,6 +187,12 @@ class Server:
         self.process.wait()
 
 
+def newest_floor(binary):
+    """The event loop with a canned answer (floor.rs) that was built beside `binary` last, or None."""
+    found = [path for path in Path(binary).resolve().parent.glob("deps/floor-*") if not path.suffix]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
+
+
 def threads(pid):
     try:
         return os.listdir(f"/proc/{pid}/task")
@@ -237,18 +247,25 @@ def load(server, scenario, core, seconds):
     if scenario.script:
         command += ["-s", str(HERE / scenario.script)]
     command.append(f"http://127.0.0.1:{server.port}{scenario.path}")
+    requests, rate, spent, errors = wrk(server, command, seconds, scenario.name.startswith("404"))
+    return (rate, spent / 1000 / requests, errors) if requests else (None, None, errors)
+
+
+def wrk(server, command, seconds, refused=False):
+    """Requests, requests per second and the server's CPU nanoseconds of one run of wrk, and its errors: a status that is
+    none of success is one, unless all are to be `refused`."""
     before = server.cpu_nanoseconds()
     result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 90)
     spent = server.cpu_nanoseconds() - before
     found = re.search(r"(\d+) requests in", result.stdout)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
     if not found or not rate or int(found[1]) == 0:
-        return None, None, (result.stdout + result.stderr).strip()
+        return 0, 0.0, spent, (result.stdout + result.stderr).strip()
     errors = []
     for line in result.stdout.splitlines():
-        if "Socket errors" in line or ("Non-2xx" in line and not scenario.name.startswith("404")):
+        if "Socket errors" in line or ("Non-2xx" in line and not refused):
             errors.append(line.strip())
-    return float(rate[1]), spent / 1000 / int(found[1]), "; ".join(errors)
+    return int(found[1]), float(rate[1]), spent, "; ".join(errors)
 
 
 def ask(connection, request):
@@ -322,7 +339,8 @@ def machine():
             break
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1048576
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()} {platform.machine()}, "
+    release = platform.release().partition("-")[0]
+    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {release} {platform.machine()}, "
             f"congestion control {control}, load {os.getloadavg()[0]:.1f} at the start")
 
 
@@ -337,6 +355,7 @@ def arguments():
     names = [scenario.name for scenario in SCENARIOS] + [IDLE]
     parser.add_argument("--binary", default=str(REPOSITORY / "target/release/thalweg"), help="Thalweg, or a stand-in")
     parser.add_argument("--nginx", default=shutil.which("nginx") or "/usr/sbin/nginx")
+    parser.add_argument("--floor", help="floor.rs as a program; by default the newest one beside the binary, if any")
     parser.add_argument("--scenario", action="append", choices=names, help="only this one (may be repeated)")
     parser.add_argument("--rounds", type=int, default=3, help="at least 3 for numbers worth reporting")
     parser.add_argument("--seconds", type=int, default=4, help="of load per server and round")
@@ -346,6 +365,7 @@ def arguments():
     parser.add_argument("--no-file-cache", action="store_true", help="turn open_file_cache off for both")
     parser.add_argument("--json", type=Path, help="write the results there as well")
     options = parser.parse_args()
+    options.floor = options.floor or newest_floor(options.binary)
     for tool in ("wrk", "taskset", options.nginx, options.binary):
         if not shutil.which(tool):
             sys.exit(f"{tool} is not there")
@@ -392,11 +412,12 @@ def markdown(report):
                   "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
     for row in rows:
         theirs, ours = row["servers"]["nginx"], row["servers"]["thalweg"]
+        floor = f"{row['servers']['floor']['cpu_us']:.2f}" if "floor" in row["servers"] else ""
         goal, mark = "", ""  # without a goal, a row is there to be read
         if row["goal"] is not None:
             goal, mark = f"{row['goal']:.2f}", "pass" if row["pass"] else "FAIL"
         lines.append(f"| {row['title']} | {theirs['rps']:,.0f} | {ours['rps']:,.0f} | {theirs['cpu_us']:.2f} | "
-                     f"{ours['cpu_us']:.2f} | {row['ratio']:.2f} | {goal} | {mark} |")
+                     f"{ours['cpu_us']:.2f} | {floor} | {row['ratio']:.2f} | {goal} | {mark} |")
     for row in report["results"]:
         if row["scenario"] == IDLE:
             lines += ["", f"Memory per idle keep-alive connection ({row['connections']:,} of them): "
@@ -428,10 +449,13 @@ def main():
 
         start("nginx", options.nginx)
         start("thalweg", options.binary)
+        if options.floor:
+            start("floor", options.floor)
         for scenario in SCENARIOS:
             if scenario.name in wanted:
                 print(f"{scenario.title} ...", file=sys.stderr, flush=True)
-                report["results"].append(measure(options, servers, scenario))
+                able = [server for server in servers if server.name != "floor" or scenario.name not in NO_FLOOR]
+                report["results"].append(measure(options, able, scenario))
         if IDLE in wanted:
             print("idle connections ...", file=sys.stderr, flush=True)
             for server in servers:

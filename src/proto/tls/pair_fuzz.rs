@@ -188,7 +188,7 @@ fn server_config(
     let rule = options.client_auth;
     let config = ServerTlsConfig::new(options).ok()?;
     assert!(!config.certificates().pairs().is_empty());
-    assert_eq!((config.wants_kernel(), config.client_auth()), (wishes.has(b'K'), rule));
+    assert_eq!((config.wants_kernel(), config.client_auth), (wishes.has(b'K'), rule));
     let config = if wishes.has(b'H') { config.with_protocols(&[b"http/1.1"]) } else { config };
     if wishes.has(b'R') {
         config.certificates().replace(pairs[..1].to_vec());
