@@ -36,6 +36,7 @@ REPOSITORY = HERE.parent.parent
 RECORDS = HERE / "records.tsv"
 TOLERANCE = 0.03
 WARM_UP = 300
+PORTS = ("plain", "upstream", "tls", "h2")
 
 CONFIGURATION = """daemon off;
 master_process off;
@@ -197,30 +198,36 @@ def free_ports(count):
     return ports
 
 
-class Counted:
-    """The server under callgrind."""
+def site(root):
+    """Makes files and a certificate beneath `root`; returns the configuration for them and its ports by name."""
+    html = root / "html"
+    html.mkdir()
+    (html / "1k.html").write_bytes(b"x" * 1024)
+    (html / "100k.html").write_bytes(b"x" * 102400)
+    (html / "text.txt").write_bytes(b"".join(b"line %d of a text\n" % at for at in range(1000))[:16384])
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-keyout", root / "key.pem", "-out", root / "cert.pem", "-days", "30", "-subj", "/CN=localhost"],
+                   check=True, capture_output=True)
+    ports = dict(zip(PORTS, free_ports(len(PORTS))))
+    locations = "".join(f"location /section-{at}/ {{ }}\n" for at in range(20))
+    text = CONFIGURATION.format(root=root, locations=locations, user="user root;" if os.geteuid() == 0 else "", **ports)
+    return text, ports
 
-    def __init__(self, binary, root):
+
+class Counted:
+    """A server under callgrind; it is there when it listens at `port` of 127.0.0.1."""
+
+    def __init__(self, binary, root, text, port):
         self.root = root
-        html = root / "html"
-        html.mkdir()
-        (html / "1k.html").write_bytes(b"x" * 1024)
-        (html / "100k.html").write_bytes(b"x" * 102400)
-        (html / "text.txt").write_bytes(b"".join(b"line %d of a text\n" % at for at in range(1000))[:16384])
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                        "-keyout", root / "key.pem", "-out", root / "cert.pem", "-days", "30", "-subj", "/CN=localhost"],
-                       check=True, capture_output=True)
-        self.ports = dict(zip(("plain", "upstream", "tls", "h2"), free_ports(4)))
-        locations = "".join(f"location /section-{at}/ {{ }}\n" for at in range(20))
-        (root / "nginx.conf").write_text(CONFIGURATION.format(
-            root=root, locations=locations, user="user root;" if os.geteuid() == 0 else "", **self.ports))
+        (root / "nginx.conf").write_text(text)
         self.process = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={root}/out", "--quiet", binary, "-p", f"{root}/", "-c",
-             f"{root}/nginx.conf", "-e", f"{root}/error.log"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ["valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={root}/out", "--quiet", binary,
+             "-p", f"{root}/", "-c", f"{root}/nginx.conf", "-e", f"{root}/error.log"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = time.monotonic() + 60
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.ports["plain"]), 1).close()
+                socket.create_connection(("127.0.0.1", port), 1).close()
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > end:
@@ -279,7 +286,7 @@ def read_records():
 
 def write_records(records, counts):
     """What is no scenario any more goes; what was not counted now stays as it was."""
-    names = scenarios(dict.fromkeys(("plain", "upstream", "tls", "h2"), 0))
+    names = scenarios(dict.fromkeys(PORTS, 0))
     lines = [f"{name}\t{count}" for name in names for count in [counts.get(name, records.get(name))] if count]
     RECORDS.write_text("\n".join([f"made with\t{conditions()}", *lines]) + "\n")
 
@@ -300,10 +307,11 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         root.chmod(0o755)
-        server = Counted(options.binary, root)
+        text, ports = site(root)
+        server = Counted(options.binary, root, text, ports["plain"])
         try:
             print("| scenario | instructions per request | record | change | |\n|---|---:|---:|---:|---|", flush=True)
-            for name, (client, each) in scenarios(server.ports).items():
+            for name, (client, each) in scenarios(ports).items():
                 if options.only and name not in options.only:
                     continue
                 counts[name] = round(server.count(client(), each, options.requests, options.profile))

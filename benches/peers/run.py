@@ -104,7 +104,7 @@ http {{
 class Server:
     """A running server: its processes and the CPU time that they have used."""
 
-    def __init__(self, name, binary, folder, html, core, extra):
+    def __init__(self, name, binary, folder, html, core, extra, configuration=None):
         self.name, self.binary = name, binary
         self.root = folder / name
         self.root.mkdir()
@@ -114,7 +114,7 @@ class Server:
             names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             extra += " ".join(f"{one}_temp_path {self.root}/{one};" for one in names)
         files = min(40000, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        text = CONFIGURATION.format(
+        text = (configuration or CONFIGURATION).format(
             root=self.root, html=html, port=self.port, files=files, extra=extra,
             user="user root;" if os.geteuid() == 0 else "",
         )
@@ -237,18 +237,25 @@ def load(server, scenario, core, seconds):
     if scenario.script:
         command += ["-s", str(HERE / scenario.script)]
     command.append(f"http://127.0.0.1:{server.port}{scenario.path}")
+    requests, rate, spent, errors = wrk(server, command, seconds, scenario.name.startswith("404"))
+    return (rate, spent / 1000 / requests, errors) if requests else (None, None, errors)
+
+
+def wrk(server, command, seconds, refused=False):
+    """Requests, requests per second and the server's CPU nanoseconds of one run of wrk, and its errors: a status that is
+    none of success is one, unless all are to be `refused`."""
     before = server.cpu_nanoseconds()
     result = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 90)
     spent = server.cpu_nanoseconds() - before
     found = re.search(r"(\d+) requests in", result.stdout)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", result.stdout)
     if not found or not rate or int(found[1]) == 0:
-        return None, None, (result.stdout + result.stderr).strip()
+        return 0, 0.0, spent, (result.stdout + result.stderr).strip()
     errors = []
     for line in result.stdout.splitlines():
-        if "Socket errors" in line or ("Non-2xx" in line and not scenario.name.startswith("404")):
+        if "Socket errors" in line or ("Non-2xx" in line and not refused):
             errors.append(line.strip())
-    return float(rate[1]), spent / 1000 / int(found[1]), "; ".join(errors)
+    return int(found[1]), float(rate[1]), spent, "; ".join(errors)
 
 
 def ask(connection, request):
@@ -322,7 +329,8 @@ def machine():
             break
     memory = int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) / 1048576
     control = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
-    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()} {platform.machine()}, "
+    release = platform.release().partition("-")[0]
+    return (f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {release} {platform.machine()}, "
             f"congestion control {control}, load {os.getloadavg()[0]:.1f} at the start")
 
 
