@@ -5,9 +5,11 @@ One worker pinned to one core, the load (wrk) pinned to another, both servers tu
 round after round; medians are reported. Server CPU is what the scheduler itself accounts to the server's threads
 (/proc/PID/task/*/schedstat, in nanoseconds), so it does not depend on how fast the load generator is.
 
+The floor is what a bare epoll loop with a canned answer takes (floor.rs), in the same run, if it was built.
+
 Needs nginx and wrk (Debian: apt-get install nginx wrk) and no root. Examples:
 
-    cargo build --release && benches/peers/run.py
+    cargo build --release && cargo build --release --bench floor && benches/peers/run.py
     benches/peers/run.py --scenario 1k-64 --scenario 404 --rounds 5 --seconds 3
     benches/peers/run.py --binary /usr/sbin/nginx        # nginx against itself: ratios near 1.00
 """
@@ -56,6 +58,8 @@ SCENARIOS = [
     Scenario("100k", "100 KiB file", 0.60, "/100k.bin"),
     Scenario("10m", "10 MiB file", 0.60, "/10m.bin", connections=16),
 ]
+# What a canned answer says nothing about: the work is in making it, or in the log.
+NO_FLOOR = ("404", "gzip-16k")
 IDLE = "idle"
 IDLE_GOAL = 400
 
@@ -181,6 +185,12 @@ class Server:
         except ProcessLookupError:
             pass
         self.process.wait()
+
+
+def newest_floor(binary):
+    """The event loop with a canned answer (floor.rs) that was built beside `binary` last, or None."""
+    found = [path for path in Path(binary).resolve().parent.glob("deps/floor-*") if not path.suffix]
+    return str(max(found, key=lambda path: path.stat().st_mtime)) if found else None
 
 
 def threads(pid):
@@ -345,6 +355,7 @@ def arguments():
     names = [scenario.name for scenario in SCENARIOS] + [IDLE]
     parser.add_argument("--binary", default=str(REPOSITORY / "target/release/thalweg"), help="Thalweg, or a stand-in")
     parser.add_argument("--nginx", default=shutil.which("nginx") or "/usr/sbin/nginx")
+    parser.add_argument("--floor", help="floor.rs as a program; by default the newest one beside the binary, if any")
     parser.add_argument("--scenario", action="append", choices=names, help="only this one (may be repeated)")
     parser.add_argument("--rounds", type=int, default=3, help="at least 3 for numbers worth reporting")
     parser.add_argument("--seconds", type=int, default=4, help="of load per server and round")
@@ -354,6 +365,7 @@ def arguments():
     parser.add_argument("--no-file-cache", action="store_true", help="turn open_file_cache off for both")
     parser.add_argument("--json", type=Path, help="write the results there as well")
     options = parser.parse_args()
+    options.floor = options.floor or newest_floor(options.binary)
     for tool in ("wrk", "taskset", options.nginx, options.binary):
         if not shutil.which(tool):
             sys.exit(f"{tool} is not there")
@@ -400,11 +412,12 @@ def markdown(report):
                   "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
     for row in rows:
         theirs, ours = row["servers"]["nginx"], row["servers"]["thalweg"]
+        floor = f"{row['servers']['floor']['cpu_us']:.2f}" if "floor" in row["servers"] else ""
         goal, mark = "", ""  # without a goal, a row is there to be read
         if row["goal"] is not None:
             goal, mark = f"{row['goal']:.2f}", "pass" if row["pass"] else "FAIL"
         lines.append(f"| {row['title']} | {theirs['rps']:,.0f} | {ours['rps']:,.0f} | {theirs['cpu_us']:.2f} | "
-                     f"{ours['cpu_us']:.2f} | {row['ratio']:.2f} | {goal} | {mark} |")
+                     f"{ours['cpu_us']:.2f} | {floor} | {row['ratio']:.2f} | {goal} | {mark} |")
     for row in report["results"]:
         if row["scenario"] == IDLE:
             lines += ["", f"Memory per idle keep-alive connection ({row['connections']:,} of them): "
@@ -436,10 +449,13 @@ def main():
 
         start("nginx", options.nginx)
         start("thalweg", options.binary)
+        if options.floor:
+            start("floor", options.floor)
         for scenario in SCENARIOS:
             if scenario.name in wanted:
                 print(f"{scenario.title} ...", file=sys.stderr, flush=True)
-                report["results"].append(measure(options, servers, scenario))
+                able = [server for server in servers if server.name != "floor" or scenario.name not in NO_FLOOR]
+                report["results"].append(measure(options, able, scenario))
         if IDLE in wanted:
             print("idle connections ...", file=sys.stderr, flush=True)
             for server in servers:

@@ -188,8 +188,8 @@ class Bench:
         if case.connections < 1000:
             count, rate, spent = self.load(program, case, seconds)
             return rate, spent / 1000 / count
-        few, _, less = self.load(program, case, seconds)
-        count, rate, spent = self.load(program, case, 3 * seconds)
+        few, _, less = self.load(program, case, opening(case))
+        count, rate, spent = self.load(program, case, opening(case) + 3 * seconds)
         return rate, (spent - less) / 1000 / max(count - few, 1)
 
     def measure(self):
@@ -198,7 +198,7 @@ class Bench:
         for number in range(-1, self.options.rounds):  # the first one warms caches and does not count
             for case in self.cases:
                 for program in list(self.programs)[:: 1 if number % 2 else -1]:
-                    taken = self.sample(program, case) if number >= 0 else self.load(program, case, 1)
+                    taken = self.sample(program, case) if number >= 0 else self.load(program, case, opening(case))
                     if number >= 0:
                         samples.setdefault((program, case.size), []).append(taken)
         first = self.cases[0].size
@@ -248,6 +248,11 @@ class Spread:
         self.at = (self.at + 1) % len(self.requests)
 
 
+def opening(case):
+    """Seconds of load in which all connections are opened, also on a machine that is busy."""
+    return 1 + case.connections // 3000
+
+
 def temporary(folder, program, size):
     """nginx's folders, which only root may write to where Debian has them."""
     if program != "nginx":
@@ -283,11 +288,9 @@ def show(table, cases, rows, counts):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     target = Path(os.environ.get("CARGO_TARGET_DIR", run.REPOSITORY / "target")) / "release"
-    floors = sorted(target.glob("deps/floor-*"), key=lambda path: path.stat().st_mtime)
     parser.add_argument("--binary", default=str(target / "thalweg"))
     parser.add_argument("--nginx", default=shutil.which("nginx") or "/usr/sbin/nginx")
-    parser.add_argument("--floor", default=next((str(path) for path in floors[::-1] if not path.suffix), None),
-                        help="the floor's program; by default the newest that was built, if there is one")
+    parser.add_argument("--floor", help="floor.rs as a program; by default the newest one beside the binary, if any")
     parser.add_argument("--table", action="append", choices=list(TABLES), help="only this one (may be repeated)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=1, help="of load per server, size and round")
@@ -296,6 +299,7 @@ def arguments():
     parser.add_argument("--no-instructions", action="store_true")
     parser.add_argument("--write", action="store_true", help="make these tables benches/peers/scaling.md")
     options = parser.parse_args()
+    options.floor = options.floor or run.newest_floor(options.binary)
     for tool in ("wrk", "taskset", options.nginx, options.binary):
         if not shutil.which(tool):
             sys.exit(f"{tool} is not there")

@@ -70,7 +70,7 @@ macro_rules! modules_with_settings {
                     draft.inherit(&around.drafts.$name);
                     merged.settings.$name = Arc::new(draft.freeze());
                     merged.drafts.$name = Rc::new(*draft);
-                } else if $name::Draft::NEVER_SHARED {
+                } else if !around.drafts.$name.is_shared() {
                     let mut draft = $name::Draft::default();
                     draft.inherit(&around.drafts.$name);
                     merged.settings.$name = Arc::new(draft.freeze());
