@@ -82,8 +82,8 @@ class Case:
         return [self.requests[at * STRIDE % count] for at in range(count)]
 
 
-def server(inside="", name="localhost", listen="{port} backlog=16384"):
-    return f"server {{{{ listen 127.0.0.1:{listen}; server_name {name}; root {{html}}; {inside} }}}}\n"
+def server(inside="", name="localhost", listen="127.0.0.1:{port} backlog=16384"):
+    return f"server {{{{ listen {listen}; server_name {name}; root {{html}}; {inside} }}}}\n"
 
 
 def prefixes(size):
@@ -105,13 +105,13 @@ def exact(size):
 
 
 def names(size):
-    servers = "".join(server(name=f"host-{at}.example.org", listen="{port}" + (" backlog=16384" if at == 0 else ""))
+    servers = "".join(server(name=f"host-{at}.example.org", listen="127.0.0.1:{port}" + (" backlog=16384" if at == 0 else ""))
                       for at in range(size))
     return Case(size, HASHES + servers, [("/1k.bin", f"host-{at}.example.org") for at in range(size)])
 
 
 def wildcards(size):
-    servers = "".join(server(name=f"*.host-{at}.example.org", listen="{port}" + (" backlog=16384" if at == 0 else ""))
+    servers = "".join(server(name=f"*.host-{at}.example.org", listen="127.0.0.1:{port}" + (" backlog=16384" if at == 0 else ""))
                       for at in range(size))
     return Case(size, HASHES + servers, [("/1k.bin", f"www.host-{at}.example.org") for at in range(size)])
 
@@ -132,7 +132,8 @@ TABLES = {
     "names": Table("Server names", "servers", lambda: [names(size) for size in DECADES]),
     "wildcards": Table("Server names with a wildcard", "servers", lambda: [wildcards(size) for size in DECADES]),
     "connections": Table("Keep-alive connections", "connections",
-                         lambda: [Case(count, connections=count) for count in (64, 1, 1000, 4000, 15000)], False,
+                         lambda: [Case(count, server(listen="0.0.0.0:{port} backlog=16384"), connections=count)
+                                  for count in (64, 1, 1000, 4000, 15000)], False,
                          "`floor` is a bare epoll loop with a canned answer (`floor.rs`): what grows there is the kernel's, "
                          "which touches other memory for each connection. With one connection a request has a wake-up of its "
                          "own; with more they share one."),
@@ -148,7 +149,7 @@ class Bench:
         self.programs = {"nginx": options.nginx, "thalweg": options.binary}
         if not table.counted and options.floor and self.cases[0].workers == self.cases[-1].workers:
             self.programs["floor"] = options.floor
-        self.servers = {}
+        self.servers, self.loads = {}, 0
 
     def start(self):
         alike = {}
@@ -172,9 +173,12 @@ class Bench:
         requests = self.folder / f"requests-{case.size}"
         requests.write_text("".join(f"{path} {host}\n" for path, host in case.scattered()))
         one = self.servers[program, case.size]
+        # An address of its own for each run of many connections: their ports are taken for a minute after it.
+        self.loads += 1
+        address = f"127.0.{self.loads // 250 % 250}.{self.loads % 250 + 1}" if "0.0.0.0" in case.servers else "127.0.0.1"
         threads = 2 if case.connections == 128 else 1
         command = ["taskset", "-c", self.cores(case, self.options.load_core), "wrk", f"-t{threads}", f"-c{case.connections}",
-                   f"-d{seconds}s", "--timeout", "20s", "-s", str(HERE / "spread.lua"), f"http://127.0.0.1:{one.port}/",
+                   f"-d{seconds}s", "--timeout", "20s", "-s", str(HERE / "spread.lua"), f"http://{address}:{one.port}/",
                    "--", str(requests)]
         count, rate, spent, errors = run.wrk(one, command, seconds)
         if errors:
