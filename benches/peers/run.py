@@ -408,8 +408,8 @@ def markdown(report):
              f"{report['rounds']} rounds of {report['seconds']} s each, medians; `{report['command']}`", ""]
     rows = [row for row in report["results"] if row["scenario"] != IDLE]
     if rows:
-        lines += ["| scenario | nginx req/s | Thalweg req/s | nginx CPU µs/req | Thalweg CPU µs/req | ratio | goal | |",
-                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
+        lines += ["| scenario | nginx req/s | Thalweg req/s | nginx CPU µs/req | Thalweg CPU µs/req | floor | ratio | goal | |",
+                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |"]
     for row in rows:
         theirs, ours = row["servers"]["nginx"], row["servers"]["thalweg"]
         floor = f"{row['servers']['floor']['cpu_us']:.2f}" if "floor" in row["servers"] else ""

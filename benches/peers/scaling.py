@@ -268,8 +268,8 @@ def temporary(folder, program, size):
 def show(table, cases, rows, counts):
     """The table as lines of Markdown, and what is not flat."""
     programs = list(dict.fromkeys(program for program, _ in rows))
-    heads = [f"{program} {what}" for program in programs for what in ("req/s", "CPU µs/req", "of the first")]
-    heads += [f"{program} {what}" for program in ("nginx", "thalweg") if counts for what in ("instructions", "of the first")]
+    heads = [f"{program} {what}" for program in programs for what in ("req/s", "CPU µs/req", "growth")]
+    heads += [f"{program} {what}" for program in ("nginx", "thalweg") if counts for what in ("instructions", "growth")]
     lines = [f"## {table.title}", "", table.note, ""] if table.note else [f"## {table.title}", ""]
     lines += [f"| {table.unit} | " + " | ".join(heads) + " | flat |", "| ---: |" + " ---: |" * len(heads) + " --- |"]
     steep = []
@@ -319,8 +319,8 @@ def main():
     text = ["# Scaling", "", "Made by `cargo build --release && cargo build --release --bench floor && "
             "benches/peers/scaling.py --write`. What is measured is said at the top of that file.", "",
             f"{run.version(options.binary)} and {run.version(options.nginx)}; {run.machine()}; {options.rounds} rounds of "
-            f"{options.seconds} s. \"of the first\" is the ratio to the first row's cost, \"flat\" says whether Thalweg's CPU "
-            f"per request stays within {LIMIT:.2f} of it.", ""]
+            f"{options.seconds} s. \"growth\" is the ratio to the first row's cost, \"flat\" says whether Thalweg's CPU per "
+            f"request stays within {LIMIT:.2f} of it. What the tables say is in the README.", ""]
     print("\n".join(text))
     for name in options.table or TABLES:
         folder = Path(tempfile.mkdtemp(prefix="thalweg-scaling-"))
