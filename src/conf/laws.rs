@@ -1,22 +1,73 @@
 //! What holds for every text whatever: shared by the property tests and the fuzz targets.
 
-use super::parser::{self, MAX_DEPTH, Parsed};
+use super::diagnostics::Diagnostic;
+use super::parser::{self, MAX_DEPTH, Parsed, Reader};
 use super::render::{self, Style};
-use super::source::{MemoryFiles, SourceMap, Span};
+use super::source::{FileError, Files, MemoryFiles, Origin, SourceMap, Span};
 use super::template::{Part, Template, VariableNames};
 use super::tree::{self, Directive};
 use super::{glob, listen, log_target, values};
 
-/// Reads any bytes as a configuration, with a file to include, and checks the laws:
+/// With more includes than this a text gets no chains of files: they are as many directives for each.
+const MOST_INCLUDES: usize = 8;
+
+/// The files that a text may include: itself and its first half, and what no input is long enough to be.
+struct Around<'a> {
+    text: &'a [u8],
+    has_chains: bool,
+}
+
+impl<'a> Around<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        let includes = memchr::memmem::find_iter(text, b"include").take(MOST_INCLUDES + 1).count();
+        Self { text, has_chains: includes <= MOST_INCLUDES }
+    }
+}
+
+impl Files for Around<'_> {
+    fn read(&mut self, path: &str) -> Result<Vec<u8>, FileError> {
+        let name = path.strip_prefix("/c/").ok_or_else(FileError::not_found)?;
+        let numbered = |prefix| {
+            let number = name.strip_prefix(prefix).filter(|_| self.has_chains)?;
+            number.parse::<u16>().ok()?.checked_add(1)
+        };
+        match name {
+            "main" => Ok(self.text.to_vec()),
+            "half" => Ok(self.text[..self.text.len() / 2].to_vec()),
+            "large" => Err(FileError::too_large()),
+            // An error on a line that is too long to show.
+            "wide" => Ok(format!("{}; ;", "y ".repeat(9000)).into_bytes()),
+            _ => match (numbered("far/"), numbered("deep/")) {
+                // Files that include each other, and files whose blocks lie in each other's, without end.
+                (Some(next), _) => Ok(format!("include far/{next};").into_bytes()),
+                (_, Some(next)) => Ok(format!("a {{ b {{ include deep/{next}; }} }}").into_bytes()),
+                _ => Err(FileError::not_found()),
+            },
+        }
+    }
+
+    fn glob(&mut self, pattern: &str) -> Result<Vec<String>, FileError> {
+        let names = ["/c/half", "/c/main"].into_iter().filter(|path| glob::matches_path(pattern, path));
+        Ok(names.map(str::to_owned).collect())
+    }
+}
+
+/// Reads any bytes as a configuration, with files to include, and checks the laws:
 ///
 /// - nothing panics, in the parser and in showing what it found;
 /// - every span lies within its text, a directive's words lie in order within the directive;
 /// - blocks are no deeper than [`MAX_DEPTH`];
 /// - a text without errors, printed, parses to the same tree.
 pub fn fuzz_parse(data: &[u8]) {
-    let mut files = MemoryFiles::new().with("/c/main", data).with("/c/half", &data[..data.len() / 2]);
-    let from_file = parser::parse(&mut files, "/c/main", "/c");
-    check(&from_file);
+    let mut files = Around::new(data);
+    // As `-g`, with the file behind it.
+    let mut reader = Reader::new(&mut files, "/c");
+    let mut tree = reader.read_text("command line", data, Origin::CommandLine);
+    let has_blocks = |directive: &Directive| directive.block.is_some() && directive.include.0 == 0;
+    assert!(!tree.iter().any(has_blocks), "the command line has no blocks");
+    let from = if data.first() == Some(&b'#') { "/c/none" } else { "/c/main" };
+    tree.extend(reader.read_file(from));
+    check(&reader.finish(tree));
     let from_text = parser::parse_text(&mut files, "main", data, "/c");
     check(&from_text);
     if from_text.diagnostics.has_errors() {
@@ -30,7 +81,9 @@ pub fn fuzz_parse(data: &[u8]) {
 
 fn check(parsed: &Parsed) {
     check_level(&parsed.tree, &parsed.sources, 0);
-    for diagnostic in parsed.diagnostics.iter() {
+    let found = &parsed.diagnostics;
+    assert!(found.error_count() + found.warning_count() <= found.iter().count() + found.not_kept());
+    for diagnostic in found.iter() {
         let labels = diagnostic.labels.iter().map(|label| label.span);
         for span in diagnostic.span.into_iter().chain(labels) {
             check_span(span, &parsed.sources);
@@ -41,6 +94,27 @@ fn check(parsed: &Parsed) {
     for style in [Style::lines(), Style::rich(), colourful] {
         let text = render::render(&parsed.diagnostics, &parsed.sources, style);
         assert_eq!(text.is_empty(), parsed.diagnostics.is_empty());
+    }
+}
+
+/// What the modules say about a directive, or put in its place, stands where it does.
+fn check_place(directive: &Directive, sources: &SourceMap) {
+    let within = |span: Span| span.start >= directive.span.start && span.end <= directive.span.end;
+    let about = Diagnostic::notice("seen").about(directive);
+    assert!(about.span.is_some_and(within));
+    assert!(render::line(&about, sources).starts_with("thalweg: [notice] seen in "));
+    for word in directive.words() {
+        assert_eq!(Diagnostic::info("seen").about_word(word, directive).span, Some(word.span));
+    }
+    let made = directive.made_of(&["made", "of words"]);
+    assert_eq!(tree::print(std::slice::from_ref(&made)), b"\"made\" \"of words\";\n");
+    let moved = directive.with_arguments("moved", directive.args());
+    assert!(moved.args().iter().zip(directive.args()).all(|(a, b)| a.as_bytes() == b.as_bytes()));
+    for other in [made, moved] {
+        assert_eq!(
+            (other.span, other.end, other.include),
+            (directive.span, directive.end, directive.include)
+        );
     }
 }
 
@@ -56,6 +130,7 @@ fn check_level(directives: &[Directive], sources: &SourceMap, depth: usize) {
             assert!(at <= word.span.start && word.span.end <= directive.span.end);
             at = word.span.end;
         }
+        check_place(directive, sources);
         if let Some(block) = &directive.block {
             check_level(block, sources, depth + 1);
         }
