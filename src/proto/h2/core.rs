@@ -375,13 +375,14 @@ impl Core {
         self.give_back(Some(key), length, out);
     }
 
-    /// Ends the connection over what the peer did.
+    /// Ends the connection over what the peer did. With it all streams are lost: none is told of any more.
     pub fn fail(&mut self, error: &ConnectionError, out: &mut Vec<u8>) {
         let last = if self.side == Side::Server { self.opened.highest } else { 0 };
         Frame::GoAway { last, code: error.code, debug: error.reason.as_bytes() }.write(out);
         self.reading = Reading::Dead;
         self.partial = Vec::new();
         self.block = Vec::new();
+        self.lost.clear();
     }
 
     /// Begins to leave: no stream is welcome any more, those that are on their way are.

@@ -175,6 +175,9 @@ impl Core {
             self.remove(key, out);
             self.reset_here.add(key.id);
             Frame::Reset { stream: key.id, code }.write(out);
+        } else {
+            // It may be lost already without that having been told: whoever gives a stream up hears no more of it.
+            self.lost.retain(|(lost, _)| *lost != key);
         }
     }
 

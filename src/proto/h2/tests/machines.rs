@@ -668,6 +668,45 @@ fn requests_that_were_not_processed_are_told_from_those_that_may_have_been() {
     assert_eq!(read.error, Some(ErrorCode::PROTOCOL_ERROR));
 }
 
+/// Several requests are lost at once, and told of one after the other.
+#[test]
+fn a_request_that_was_given_up_is_not_told_as_lost_behind_that() {
+    let mut read = Read::with_requests(1);
+    let second = read.client.request(&get(&Fields::default()), &mut read.out).unwrap();
+    let mut peer = Peer::server();
+    peer.frame(Frame::GoAway { last: 0, code: ErrorCode::NO_ERROR, debug: b"" });
+    let mut input = &peer.bytes[..];
+    let event = read.client.read(&mut input, 0, 32_768, &mut read.head, &mut read.out);
+    assert!(matches!(event, Ok(ClientEvent::GoingAway { .. })));
+    let sent = read.out.len();
+    read.client.reset(second, ErrorCode::CANCEL, &mut read.out);
+    read.read(&[]);
+    assert_eq!(read.events, ["1 lost REFUSED_STREAM false"]);
+    assert_eq!(read.out.len(), sent, "a stream that is gone is not reset");
+}
+
+/// RFC 9113 section 6.5.3: the server acknowledges nothing, and gives no window either.
+#[test]
+fn nothing_is_told_behind_the_end_of_a_connection() {
+    let config = Config { window_timeout_ms: 1000, ..Config::default() };
+    let mut read = Read::new(Client::new(config));
+    read.client.start(0, &mut read.out);
+    let fields = Fields::default();
+    let request = NewRequest { framing: RequestFraming::Streamed, ..get(&fields) };
+    let stream = read.client.request(&request, &mut read.out).unwrap();
+    let mut peer = Peer { bytes: Vec::new(), ..Peer::server() };
+    peer.frame(Frame::Settings(&[0, 4, 0, 0, 0, 0]));
+    read.read(&peer.bytes);
+    read.client.set_has_data(stream, true);
+    while read.client.open_streams() > 0 {
+        read.client.on_deadline(read.client.deadline().unwrap(), &mut read.out).unwrap();
+    }
+    let error = read.client.on_deadline(config.settings_timeout_ms, &mut read.out).unwrap_err();
+    assert_eq!(error.code, ErrorCode::SETTINGS_TIMEOUT);
+    read.read(&[]);
+    assert_eq!(read.events, [""; 0]);
+}
+
 #[test]
 fn as_many_requests_as_the_server_allows() {
     let mut read = Read::with_requests(0);
