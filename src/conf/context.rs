@@ -1,7 +1,7 @@
 //! Where in a configuration a directive stands, or may stand: a set of contexts.
 
 use std::fmt;
-use std::ops::{BitOr, BitOrAssign};
+use std::ops::BitOr;
 
 /// A set of contexts. A directive's entry holds all that it is allowed in; a place in the tree is a set of one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -85,12 +85,6 @@ impl BitOr for Context {
 
     fn bitor(self, other: Self) -> Self {
         self.union(other)
-    }
-}
-
-impl BitOrAssign for Context {
-    fn bitor_assign(&mut self, other: Self) {
-        *self = *self | other;
     }
 }
 

@@ -39,11 +39,6 @@ pub fn is_known(name: &[u8]) -> bool {
     !find(name).is_empty()
 }
 
-/// Whether nginx knows the name, and only as a directive with a block.
-pub fn is_always_block(name: &[u8]) -> bool {
-    is_known(name) && find(name).iter().all(|known| known.block)
-}
-
 /// Whether nginx knows the name, and only as a directive without a block.
 pub fn is_never_block(name: &[u8]) -> bool {
     is_known(name) && find(name).iter().all(|known| !known.block)
@@ -120,8 +115,7 @@ mod tests {
     fn a_name_of_several_modules_has_all_their_contexts() {
         assert_eq!(find(b"server").len(), 5);
         assert!(contexts_of(b"server").contains(Context::HTTP | Context::UPSTREAM | Context::MAIL));
-        assert!(is_always_block(b"location") && is_never_block(b"root"));
-        assert!(!is_always_block(b"server") && !is_never_block(b"server"));
+        assert!(is_never_block(b"root") && !is_never_block(b"location") && !is_never_block(b"server"));
         assert!(!is_known(b"spa"));
     }
 

@@ -54,11 +54,6 @@ pub fn invalid_number(directive: &str) -> String {
     format!("\"{directive}\" directive invalid number")
 }
 
-/// The message of nginx's flag setter.
-pub fn invalid_flag(directive: &str, value: &str) -> String {
-    format!("invalid value \"{value}\" in \"{directive}\" directive, it must be \"on\" or \"off\"")
-}
-
 /// `on` or `off`, in any case.
 pub fn parse_flag(text: &[u8]) -> Result<bool, ValueError> {
     if text.eq_ignore_ascii_case(b"on") {

@@ -499,6 +499,9 @@ fn a_goodbye_ends_the_connection_for_the_other_side() {
     let bytes = std::mem::take(&mut link.to_client);
     let received = link.client.receive(&mut &bytes[..], &mut link.at_client, &mut link.to_server);
     assert_eq!(received, Ok(Received::Closed));
+    link.server.close(&mut link.to_client);
+    link.server.write(b"late", &mut link.to_client);
+    assert_eq!(link.to_client, b"", "behind both goodbyes there is nothing to say");
 }
 
 #[test]
@@ -515,6 +518,23 @@ fn what_is_no_tls_is_refused_with_an_alert() {
         assert_eq!(server.receive(&mut &garbage[..], &mut plaintext, &mut output), Ok(Received::Closed));
         assert!(plaintext.is_empty());
     }
+}
+
+#[test]
+fn a_handshake_message_in_ever_more_records_is_refused() {
+    let mut options = client_options();
+    options.primitives.versions = Versions { tls12: true, tls13: false };
+    let config = server_config(server_options(both_kinds()));
+    let mut link = Link::new(&config, &client_config(options), "example.com");
+    let hello = std::mem::take(&mut link.to_server);
+    link.serve(&hello).unwrap();
+    // A ClientKeyExchange of 60,000 bytes, with a record for each of them.
+    let message = [&[16, 0, 0xea, 0x60][..], &[0; 60_000]].concat();
+    let records: Vec<u8> = message.iter().flat_map(|byte| [0x16, 3, 3, 0, 1, *byte]).collect();
+    let refused = records.chunks(8192).position(|piece| {
+        link.serve(piece).map_err(|error| assert_eq!(error.fault, Fault::Broken, "{error}")).is_err()
+    });
+    assert!(refused.is_some_and(|pieces| pieces <= 8), "64 KiB are kept: {refused:?}");
 }
 
 #[test]

@@ -205,6 +205,8 @@ impl Unbuffered {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => return write(&mut traffic, output),
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, output),
                 Ok(ConnectionState::TransmitTlsData(transmitted)) => transmitted.done(),
+                // Both sides have said goodbye: there is nobody left.
+                Ok(ConnectionState::Closed) => return,
                 _ => {
                     debug_assert!(false, "written to before the handshake was over");
                     return;
