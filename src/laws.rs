@@ -13,7 +13,7 @@ use crate::http::modules::ssi;
 use crate::http::modules::table_laws;
 use crate::http::{build, location_tree, server_names};
 use crate::message::fuzz::{
-    fuzz_entity_tags, fuzz_fields, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri,
+    fuzz_content_range, fuzz_entity_tags, fuzz_fields, fuzz_host, fuzz_ranges, fuzz_unsafe_uri, fuzz_uri,
 };
 use crate::message::{RequestFraming, Version};
 use crate::proto::dns::{self, DnsName, RecordType};
@@ -263,8 +263,9 @@ pub fn unsafe_uri(data: &[u8]) {
     fuzz_unsafe_uri(data);
 }
 
-/// The value of a Range field.
+/// The value of a Range field, or of a Content-Range field.
 pub fn range_header(data: &[u8]) {
+    fuzz_content_range(data);
     for length in [0, 1, 100, 10_000, i64::MAX as u64] {
         fuzz_ranges(data, length);
     }

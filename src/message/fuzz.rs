@@ -2,7 +2,7 @@
 
 use super::{
     Fields, RangeRequest, RequestHead, check_unsafe_uri, if_match, if_none_match, if_range_is_etag,
-    normalize_uri, parse_ranges, validate_host,
+    normalize_uri, parse_content_range, parse_ranges, validate_host,
 };
 
 /// A normal path is rooted, not longer than the target, holds no NUL, no dot segment, and (with `merge_slashes`) no
@@ -34,6 +34,15 @@ pub fn fuzz_ranges(value: &[u8], length: u64) {
     assert!(ranges.len() <= 10);
     assert!(ranges.iter().all(|range| range.start < range.end && range.end <= length));
     assert!(ranges.iter().map(|range| range.end - range.start).sum::<u64>() <= length);
+}
+
+/// What a Content-Range field tells is not empty, and written plainly it tells the same.
+pub fn fuzz_content_range(value: &[u8]) {
+    let Some((range, total)) = parse_content_range(value) else { return };
+    assert!(range.start < range.end);
+    let total_text = total.map_or_else(|| "*".to_owned(), |total| total.to_string());
+    let written = format!("bytes {}-{}/{total_text}", range.start, range.end - 1);
+    assert_eq!(parse_content_range(written.as_bytes()), Some((range, total)));
 }
 
 /// A valid host's name is a non-empty piece of it without port, space, slash or control byte.
