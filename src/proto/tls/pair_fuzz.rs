@@ -365,7 +365,7 @@ fn talk_early(config: &Arc<ServerTlsConfig>, client: &Arc<ClientConfig>, operati
         to_server[place] ^= 1 | at(2) as u8;
     }
     let (mut has_asked, mut has_answered, mut is_over) = (false, false, false);
-    while !is_over && !(to_server.is_empty() && to_client.is_empty()) {
+    while !(is_over || to_server.is_empty() && to_client.is_empty()) {
         for piece in std::mem::take(&mut to_server).chunks(1 + at(0) * 4) {
             is_over |= !serve(&mut server, config, piece, &mut at_server, &mut to_client);
         }
