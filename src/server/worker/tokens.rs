@@ -6,7 +6,8 @@ use crate::server::relay::links::{LINK_BIT, LinkKey};
 use crate::server::runtime::WAKE_TOKEN;
 
 /// Tokens of listening sockets have this bit; the rest is the listener's number. Tokens of clients are
-/// [`ClientKey`]s, whose generation never has its two highest bits set; those of upstreams' sockets have the second.
+/// [`crate::server::client::ClientKey`]s, whose generation never has its two highest bits set; those of upstreams'
+/// sockets have the second.
 pub(super) const LISTENER_BIT: usize = 1 << 63;
 
 /// The token of a resolver's socket: the bits of links and of listeners, and not all of them, as the waker's are.
