@@ -82,11 +82,7 @@ pub fn fuzz_parse(data: &[u8]) {
 fn check(parsed: &Parsed) {
     check_level(&parsed.tree, &parsed.sources, 0);
     let found = &parsed.diagnostics;
-<<<<<<< HEAD
     assert!(found.error_count() <= found.iter().count() + found.not_kept());
-=======
-    assert!(found.error_count() + found.warning_count() <= found.iter().count() + found.not_kept());
->>>>>>> s11-fuzz
     for diagnostic in found.iter() {
         let labels = diagnostic.labels.iter().map(|label| label.span);
         for span in diagnostic.span.into_iter().chain(labels) {
@@ -104,18 +100,10 @@ fn check(parsed: &Parsed) {
 /// What the modules say about a directive, or put in its place, stands where it does.
 fn check_place(directive: &Directive, sources: &SourceMap) {
     let within = |span: Span| span.start >= directive.span.start && span.end <= directive.span.end;
-<<<<<<< HEAD
     for word in directive.words() {
         assert!(within(word.span));
         let about = Diagnostic::info("seen").at(word.span).within(directive.include);
         assert!(render::line(&about, sources).starts_with("thalweg: [info] seen in "));
-=======
-    let about = Diagnostic::notice("seen").about(directive);
-    assert!(about.span.is_some_and(within));
-    assert!(render::line(&about, sources).starts_with("thalweg: [notice] seen in "));
-    for word in directive.words() {
-        assert_eq!(Diagnostic::info("seen").about_word(word, directive).span, Some(word.span));
->>>>>>> s11-fuzz
     }
     let made = directive.made_of(&["made", "of words"]);
     assert_eq!(tree::print(std::slice::from_ref(&made)), b"\"made\" \"of words\";\n");
