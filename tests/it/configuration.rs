@@ -232,6 +232,8 @@ fn what_has_no_meaning_here_is_accepted_checked_and_named_once() {
         "http { connection_pool_size; }",
         "invalid number of arguments in \"connection_pool_size\" directive",
     );
+    refuses("http { connection_pool_size all; }", "\"connection_pool_size\" directive invalid value");
+    refuses("http { types_hash_max_size 1m; }", "\"types_hash_max_size\" directive invalid number");
 }
 
 #[test]

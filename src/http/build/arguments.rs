@@ -62,6 +62,24 @@ pub fn without_meaning(scope: &mut Scope, call: &Call) -> Result<(), Complaint> 
     Ok(())
 }
 
+/// The same for one whose value is a whole number.
+pub fn number_without_meaning(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
+    number(scope, call)?;
+    without_meaning(scope, call)
+}
+
+/// The same for one whose value is a size.
+pub fn size_without_meaning(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
+    size(scope, call)?;
+    without_meaning(scope, call)
+}
+
+/// The same for one whose value is a time.
+pub fn time_without_meaning(scope: &mut Scope, call: &Call) -> Result<(), Complaint> {
+    milliseconds(scope, call)?;
+    without_meaning(scope, call)
+}
+
 /// One of several words.
 pub fn one_of<T: Copy>(call: &Call, choices: &[(&str, T)]) -> Result<T, Complaint> {
     let word = call.arg(0);

@@ -8,9 +8,7 @@ use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::template::Template;
 use crate::conf::values;
 use crate::http::build::Scope;
-use crate::http::build::arguments::{
-    flag, invalid_value, milliseconds, number, offset, one_of, size, template, without_meaning,
-};
+use crate::http::build::arguments::{flag, invalid_value, milliseconds, number, number_without_meaning, offset, one_of, size, size_without_meaning, template, without_meaning};
 use crate::http::phases::Handler;
 use crate::http::settings::contexts::{
     HTTP, HTTP_SERVER, HTTP_SERVER_LOCATION, HTTP_SERVER_LOCATION_IF, LOCATION,
@@ -287,23 +285,23 @@ settings! {
         /// Without meaning here: writes never wait for the disk.
         "aio_write" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", without_meaning;
         /// Without meaning here: connections have no pools.
-        "connection_pool_size" HTTP_SERVER, Arity::exactly(1), default "512", without_meaning;
+        "connection_pool_size" HTTP_SERVER, Arity::exactly(1), default "512", size_without_meaning;
         /// Without meaning here: a refresh page was for MSIE.
         "msie_refresh" HTTP_SERVER_LOCATION, Arity::FLAG, default "off", without_meaning;
         /// Without meaning here: bodies are read in pieces of a size of our own.
         "output_buffers" HTTP_SERVER_LOCATION, Arity::exactly(2), default "2 32k", without_meaning;
         /// Without meaning here: requests have no pools.
-        "request_pool_size" HTTP_SERVER, Arity::exactly(1), default "4k", without_meaning;
+        "request_pool_size" HTTP_SERVER, Arity::exactly(1), default "4k", size_without_meaning;
         /// Without meaning on Linux.
-        "send_lowat" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", without_meaning;
+        "send_lowat" HTTP_SERVER_LOCATION, Arity::exactly(1), default "0", size_without_meaning;
         /// Without meaning here: tables size themselves.
-        "server_names_hash_bucket_size" HTTP, Arity::exactly(1), default "64", without_meaning;
+        "server_names_hash_bucket_size" HTTP, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "server_names_hash_max_size" HTTP, Arity::exactly(1), default "512", without_meaning;
+        "server_names_hash_max_size" HTTP, Arity::exactly(1), default "512", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "variables_hash_bucket_size" HTTP, Arity::exactly(1), default "64", without_meaning;
+        "variables_hash_bucket_size" HTTP, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "variables_hash_max_size" HTTP, Arity::exactly(1), default "1024", without_meaning;
+        "variables_hash_max_size" HTTP, Arity::exactly(1), default "1024", number_without_meaning;
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::base::ascii::append_decimal;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::http::build::Scope;
-use crate::http::build::arguments::{flag, number, size, without_meaning};
+use crate::http::build::arguments::{flag, number, without_meaning, number_without_meaning, size, size_without_meaning};
 use crate::http::settings::contexts::{HTTP, HTTP_SERVER, HTTP_SERVER_LOCATION};
 use crate::http::settings::settings;
 use crate::http::site::{AddressId, ServerId, Site};
@@ -28,11 +28,11 @@ settings! {
         /// Without meaning here: pieces of bodies are as large as windows and priorities allow.
         "http2_chunk_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "8k", chunk_size;
         /// Without meaning here: memory sizes itself.
-        "http2_pool_size" HTTP_SERVER, Arity::exactly(1), default "4k", without_meaning;
+        "http2_pool_size" HTTP_SERVER, Arity::exactly(1), default "4k", size_without_meaning;
         /// Without meaning here: workers have one buffer for all that is received.
-        "http2_recv_buffer_size" HTTP, Arity::exactly(1), default "256k", without_meaning;
+        "http2_recv_buffer_size" HTTP, Arity::exactly(1), default "256k", size_without_meaning;
         /// Without meaning here: tables size themselves.
-        "http2_streams_index_size" HTTP_SERVER, Arity::exactly(1), default "32", without_meaning;
+        "http2_streams_index_size" HTTP_SERVER, Arity::exactly(1), default "32", number_without_meaning;
         /// Obsolete: `keepalive_timeout` says it.
         "http2_idle_timeout" HTTP_SERVER, Arity::exactly(1), default "", obsolete;
         /// Obsolete: nothing is pushed.

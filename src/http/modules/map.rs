@@ -11,7 +11,7 @@ use crate::base::regex::Captures;
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::template::Template;
 use crate::conf::tree::{self, Word};
-use crate::http::build::arguments::without_meaning;
+use crate::http::build::arguments::{number_without_meaning};
 use crate::http::build::{Scope, SiteRegex};
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
@@ -29,9 +29,9 @@ settings! {
         /// A variable whose value depends on a text, by a table.
         "map" HTTP, Arity::exactly(2).block(), default "", set_map;
         /// Without meaning here: tables size themselves.
-        "map_hash_bucket_size" HTTP, Arity::exactly(1), default "64", without_meaning;
+        "map_hash_bucket_size" HTTP, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "map_hash_max_size" HTTP, Arity::exactly(1), default "2048", without_meaning;
+        "map_hash_max_size" HTTP, Arity::exactly(1), default "2048", number_without_meaning;
     }
 }
 

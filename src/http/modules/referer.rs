@@ -7,7 +7,7 @@ use crate::base::regex::{Captures, Regex};
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::tree::Word;
-use crate::http::build::arguments::without_meaning;
+use crate::http::build::arguments::{number_without_meaning};
 use crate::http::build::{LocationDraft, Scope, SiteRegex};
 use crate::http::context::Context;
 use crate::http::exchange::Exchange;
@@ -28,9 +28,9 @@ settings! {
     }
     plain {
         /// Without meaning here: tables size themselves.
-        "referer_hash_bucket_size" SERVER_LOCATION, Arity::exactly(1), default "64", without_meaning;
+        "referer_hash_bucket_size" SERVER_LOCATION, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "referer_hash_max_size" SERVER_LOCATION, Arity::exactly(1), default "2048", without_meaning;
+        "referer_hash_max_size" SERVER_LOCATION, Arity::exactly(1), default "2048", number_without_meaning;
     }
 }
 

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::conf::directive::{Arity, Call, Complaint};
 use crate::http::build::Scope;
-use crate::http::build::arguments::without_meaning;
+use crate::http::build::arguments::{number_without_meaning};
 use crate::http::settings::contexts::HTTP_SERVER_LOCATION;
 use crate::http::settings::settings;
 use crate::http::mime;
@@ -26,9 +26,9 @@ settings! {
     }
     plain {
         /// Without meaning here: tables size themselves.
-        "types_hash_bucket_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "64", without_meaning;
+        "types_hash_bucket_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "types_hash_max_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "1024", without_meaning;
+        "types_hash_max_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "1024", number_without_meaning;
     }
 }
 

@@ -17,7 +17,6 @@ use super::headers::{Names, SetHeader, SetHeaders};
 use super::redirects::Redirects;
 use super::target::Pass;
 
-pub use crate::http::build::arguments::without_meaning;
 
 /// `proxy_http_version`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

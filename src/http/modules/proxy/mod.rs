@@ -24,7 +24,7 @@ use std::sync::Arc;
 use crate::conf::directive::Arity;
 use crate::conf::source::{IncludeId, Span};
 use crate::conf::template::Template;
-use crate::http::build::arguments::{flag, milliseconds, size, templates};
+use crate::http::build::arguments::{flag, milliseconds, number_without_meaning, size, templates};
 use crate::http::modules::passing::{
     self, Bind, Buffers, PAGE, bind, effective_conditions, rate, small, store_access,
 };
@@ -219,9 +219,9 @@ settings! {
     }
     plain {
         /// Without meaning here: tables size themselves.
-        "proxy_headers_hash_bucket_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "64", without_meaning;
+        "proxy_headers_hash_bucket_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "64", number_without_meaning;
         /// Without meaning here: tables size themselves.
-        "proxy_headers_hash_max_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "512", without_meaning;
+        "proxy_headers_hash_max_size" HTTP_SERVER_LOCATION, Arity::exactly(1), default "512", number_without_meaning;
     }
 }
 
