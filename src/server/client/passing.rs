@@ -288,7 +288,8 @@ impl Client {
             }
             let mut most = relay.inbound.front_len().min(budget);
             if most == 0 {
-                if budget == 0 {
+                // Where nothing is at hand, the body may be complete: a stream whose last frame was sent has no other turn.
+                if budget == 0 && relay.inbound.front_len() > 0 {
                     return Ok(Pumped::Spent);
                 }
                 match relay.fill(exchange, key, res) {

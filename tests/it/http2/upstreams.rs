@@ -303,3 +303,27 @@ fn a_client_that_leaves_gets_what_it_asked_for() {
     assert_eq!(h2.wait(id).text(), "late");
     h2.drain();
 }
+
+#[test]
+fn a_response_that_ends_with_a_turn_ends_its_request_as_well() {
+    const BYTES: usize = 100 * 1024;
+    // So that each length occurs that may be left for the last turn.
+    let upstream = Upstream::start(|mut peer| {
+        while let Some((head, _)) = peer.read_request() {
+            let target = head.split(' ').nth(1).unwrap_or_default();
+            let first = target.trim_matches('/').parse::<usize>().expect("a number");
+            peer.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n"));
+            peer.send(vec![b'x'; first]);
+            std::thread::sleep(Duration::from_millis(20));
+            peer.send(vec![b'y'; BYTES - first]);
+        }
+    });
+    let server = proxy(&upstream, "proxy_http_version 1.1; proxy_set_header Connection '';");
+    let mut h2 = H2::connect(server.port());
+    let firsts: Vec<usize> = (0..24).map(|number| 4096 + number % 3 * 32_768).collect();
+    for first in &firsts {
+        assert_eq!(h2.fetch(&format!("/{first}")).body.len(), BYTES);
+    }
+    // Before any timeout.
+    server.access_log_lines(firsts.len());
+}
