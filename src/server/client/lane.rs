@@ -64,7 +64,7 @@ impl Client {
     }
 
     /// Nobody wants the response any more.
-    pub fn lose_lane(&mut self, res: &mut Resources) -> Fate {
+    pub fn lose_lane(&mut self, key: ClientKey, res: &mut Resources) -> Fate {
         let State::Active(active) = &mut self.state else { return Fate::Close };
         // What has not come of the body, or was dropped with the stream, will not come any more.
         let is_whole = !self.wire.body_pending();
@@ -72,7 +72,8 @@ impl Client {
             && active.relay.as_ref().is_some_and(|relay| !relay.ends_with_client() && !relay.is_over())
         {
             self.flags.gone = true;
-            return Fate::Keep;
+            // What the upstream still sends is taken from it: it may have waited for room.
+            return self.on_lane_room(key, res);
         }
         self.flags.read_closed = true;
         if matches!(

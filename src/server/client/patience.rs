@@ -45,6 +45,7 @@ use crate::message::Status;
 use crate::server::sys;
 use crate::server::worker::resources::Resources;
 
+use super::h2::stream::StreamEnd;
 use super::transport::Transport;
 use super::{Client, ClientKey, Fate, State, Waiting};
 
@@ -130,7 +131,8 @@ impl Client {
             return Fate::Keep;
         }
         let core = &active.exchange.scope_settings().core;
-        if self.stream().is_some() {
+        let waits = |end: &StreamEnd| end.link.mux.borrow().machine.waits_for_window(end.link.stream);
+        if self.stream().is_some_and(waits) {
             // For how long a window may stay shut is the machine's to judge: it counts those who let many streams wait.
             self.patience_ms = now_ms.saturating_add(OUR_TIME_MS);
         }

@@ -300,7 +300,7 @@ impl Client {
             Transport::Pipe(end) => {
                 let is_closed = end.0.borrow().is_closed;
                 match is_closed {
-                    true => return self.lose_lane(res),
+                    true => return self.lose_lane(key, res),
                     false => self.on_lane_room(key, res),
                 }
             }

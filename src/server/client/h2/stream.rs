@@ -239,7 +239,7 @@ impl Client {
             }
         };
         if is_lost {
-            return self.lose_lane(res);
+            return self.lose_lane(key, res);
         }
         if stands {
             self.give_up_files(res);
