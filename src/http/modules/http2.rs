@@ -126,6 +126,7 @@ impl Site {
 
 #[cfg(test)]
 mod tests {
+    use super::{LIMIT_VARIABLES, Limit};
     use crate::http::testing::complaints;
 
     #[test]
@@ -151,5 +152,14 @@ mod tests {
             complaints("server { listen 80; http2_body_preread_size 2048m; }"),
             ["[emerg] the maximum body preread buffer size is 2147483647"]
         );
+    }
+
+    #[test]
+    fn every_limit_that_clients_can_reach_has_its_variable() {
+        let shown: Vec<&str> = LIMIT_VARIABLES.iter().map(|entry| entry.name).collect();
+        // Clients send no interim responses.
+        let limits = Limit::ALL.iter().filter(|limit| **limit != Limit::InterimResponses);
+        let named: Vec<String> = limits.map(|limit| format!("http2_limit_{}", limit.name())).collect();
+        assert_eq!(shown, named);
     }
 }
